@@ -1,0 +1,115 @@
+import type { DType, Tensor } from "./tensor.js";
+import type { Dim, Expression } from "./plan.js";
+
+/** An input or output of the model. A shape's entry is a number, a dimension's name or an expression over dimensions. */
+export interface Port {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: readonly Expression[];
+}
+
+/** Where to run. `auto` times WebGPU and WebAssembly on this device and keeps the faster. */
+export type DeviceOption = "auto" | "webgpu" | "wasm";
+
+/** How far loading is. `loaded` and `total` are bytes of weights. */
+export interface Progress {
+  readonly phase: "weights" | "compile" | "compare" | "ready";
+  readonly loaded: number;
+  readonly total: number;
+}
+
+/** Options of `load` and `pipeline`. */
+export interface LoadOptions {
+  /** Default "auto". */
+  readonly device?: DeviceOption;
+  /** Threads on WebAssembly, at most; the default is as many as the machine has and the bundle allows. */
+  readonly threads?: number;
+  readonly onProgress?: (progress: Progress) => void;
+  /** Aborting rejects with code "aborted" and frees everything. */
+  readonly signal?: AbortSignal;
+}
+
+/** Options of one run. */
+export interface RunOptions {
+  /** Aborting rejects at once with code "aborted"; a run that waits in the queue is then never started. */
+  readonly signal?: AbortSignal;
+  /** Which of `model.programs` to run; the default is the first. */
+  readonly program?: string;
+  /** Values of dimensions that no input's shape gives. */
+  readonly dims?: Readonly<Record<string, number>>;
+}
+
+/** One entry point of a model. Most models have one; a chat model has "prefill" and "decode". */
+export interface Program {
+  readonly name: string;
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+}
+
+/** Where the model runs. */
+export interface Device {
+  readonly type: "webgpu" | "wasm";
+  /** For people: the GPU's name, or "WebAssembly × 2 threads, SIMD relaxed". */
+  readonly description: string;
+  /** Threads in use; 1 on WebGPU. */
+  readonly threads: number;
+}
+
+/** What one step of the program costs. */
+export interface StepProfile {
+  /** Which nodes of the model the step computes. */
+  readonly label: string;
+  readonly kernel: string;
+  /** Median milliseconds. On WebAssembly a step is timed on one thread alone. */
+  readonly ms: number;
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+/** How far an output is from its reference, made at build time. */
+export interface OutputCheck {
+  readonly sample: number;
+  readonly output: string;
+  readonly maxAbsError: number;
+  /** |actual - expected| / |expected|, over the elements where |expected| > atol. */
+  readonly maxRelError: number;
+  /** Every element is within atol + rtol × |expected|. */
+  readonly ok: boolean;
+}
+
+/** Median milliseconds of one run, where "auto" measured them. */
+export type Timings = Readonly<Partial<Record<"webgpu" | "wasm", number>>>;
+
+/** A loaded model. Runs are queued and executed in order, in a worker: the page never blocks. */
+export interface Model {
+  readonly name: string;
+  /** Inputs and outputs of the first program. */
+  readonly inputs: readonly Port[];
+  readonly outputs: readonly Port[];
+  readonly programs: readonly Program[];
+  /** The symbolic dimensions and their bounds. */
+  readonly dims: readonly Dim[];
+  readonly device: Device;
+  /** Why a better device is not in use, best first; empty when the best one is. */
+  readonly fallbacks: readonly string[];
+  /** What "auto" measured; empty when it had nothing to compare or remembered an earlier choice. */
+  readonly timings: Timings;
+  /** `plan.task`. */
+  readonly task: { readonly name: string; readonly [setting: string]: unknown };
+  /** Bytes of weights. */
+  readonly weightBytes: number;
+
+  /**
+   * Runs the model once.
+   * @throws WebkilnError "input-name", "input-dtype", "input-shape", "aborted", "device-lost", "disposed".
+   */
+  run(feeds: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<Record<string, Tensor>>;
+  /** Times every step of the program, on `feeds` or on the first golden sample. */
+  profile(feeds?: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<StepProfile[]>;
+  /** Replays the bundle's golden samples on this device and compares. */
+  selfTest(): Promise<OutputCheck[]>;
+  /** A golden sample's inputs (the first, unless told), for a first run without data of one's own. */
+  sample(index?: number): Promise<Record<string, Tensor>>;
+  /** Frees memory, threads and GPU buffers. Waiting runs reject with code "disposed". May be called twice. */
+  dispose(): Promise<void>;
+}
