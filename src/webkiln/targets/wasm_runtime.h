@@ -1,0 +1,147 @@
+/* The WebAssembly ABI of docs/plan.md in C: what every printed module includes.
+ *
+ * A module defines its programs and includes this file once:
+ *
+ *     #include "wasm_runtime.h"
+ *     int webkiln_steps(int program) { return 12; }
+ *     void webkiln_step(int program, int step, int thread, int threads) { ... }
+ *
+ * `webkiln_step` does thread `thread`'s share of a step. The driver below puts a barrier after every step, so a step may
+ * read all that earlier steps wrote. A step that needs a barrier inside calls webkiln_barrier(threads) on every thread.
+ * To share work of uneven cost, or among uneven cores, a step takes tiles one at a time with webkiln_claim():
+ *
+ *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // the counter restarts at each barrier
+ *
+ * Compiled by clang from the ziglang wheel (0.17.1), no libc:
+ *
+ *     python -m ziglang cc -target wasm32-freestanding -O3 -nostdlib -fno-builtin-printf
+ *       -mcpu=generic+simd128+bulk_memory                    every variant: SIMD, memory.copy and memory.fill
+ *       -mcpu=...+relaxed_simd                               relaxed-simd variants
+ *       -mcpu=...+atomics -DWEBKILN_THREADS -Wl,--shared-memory   threads variants
+ *       -Wl,--no-entry -Wl,--import-memory
+ *       -Wl,--initial-memory=BYTES -Wl,--max-memory=BYTES    plan.wasm.memory.bytes, both; a multiple of 65536
+ *       -Wl,--global-base=1024 -Wl,-z,stack-size=1024        static data at 1024; the linker's own stack is never used
+ *       -Wl,--export=__stack_pointer -Wl,--strip-all
+ *       module.c -o module.wasm
+ *
+ * -z stack-size is needed because zig passes --stack-first, which puts static data after the stack: without it the linker
+ * refuses the global base. Each thread sets its own __stack_pointer instead. With --shared-memory the linker makes data
+ * segments passive, and the first instance alone copies them in. BYTES must cover static data: keep it below
+ * plan.wasm.memory.stacks.offset.
+ */
+#ifndef WEBKILN_WASM_RUNTIME_H
+#define WEBKILN_WASM_RUNTIME_H
+
+#define WEBKILN_EXPORT(name) __attribute__((export_name(#name), used))
+
+/* Fixed addresses of the ABI. Words that threads contend for have a cache line each. */
+enum {
+    WEBKILN_DIMS = 64,       /* int32 a dimension */
+    WEBKILN_EPOCH = 512,     /* counts runs; helpers sleep on it */
+    WEBKILN_PROGRAM = 516,   /* the program to run, or -1: stop */
+    WEBKILN_TEAM = 520,      /* how many threads take part */
+    WEBKILN_ARRIVED = 576,   /* threads that reached the barrier */
+    WEBKILN_PHASE = 640,     /* counts barriers; threads sleep on it */
+    WEBKILN_CLAIMED = 704    /* tiles handed out since the last barrier */
+};
+
+/* Looks this often before sleeping. A barrier between steps is mostly a few microseconds of waiting, a sleep and a wake-up
+ * through the engine cost tens; 4096 looks are about 10 microseconds. */
+#define WEBKILN_SPIN 4096
+
+int webkiln_steps(int program);
+void webkiln_step(int program, int step, int thread, int threads);
+
+static inline int *webkiln_word(int address) { return (int *)(unsigned long)address; }
+
+/* The value of dimension `index` in this run. */
+static inline int webkiln_dim(int index) { return webkiln_word(WEBKILN_DIMS)[index]; }
+
+#ifdef WEBKILN_THREADS
+
+/* Waits until the word at `address` is no longer `old`; returns its new value. */
+static int webkiln_await(int address, int old) {
+    int *word = webkiln_word(address), now;
+    for (int i = 0; i < WEBKILN_SPIN; i++)
+        if ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != old) return now;
+    while ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) == old)
+        __builtin_wasm_memory_atomic_wait32(word, old, -1);
+    return now;
+}
+
+static void webkiln_advance(int address) {
+    int *word = webkiln_word(address);
+    __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
+    __builtin_wasm_memory_atomic_notify(word, ~0u);
+}
+
+static int webkiln_claim(void) {
+    return __atomic_fetch_add(webkiln_word(WEBKILN_CLAIMED), 1, __ATOMIC_RELAXED);
+}
+
+/* Nobody passes before all `threads` are here; what they wrote is then visible to all. */
+static void webkiln_barrier(int threads) {
+    int *arrived = webkiln_word(WEBKILN_ARRIVED);
+    int phase = __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_RELAXED);
+    if (__atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL) == threads - 1) {
+        __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(webkiln_word(WEBKILN_CLAIMED), 0, __ATOMIC_RELAXED);
+        webkiln_advance(WEBKILN_PHASE);
+    } else {
+        webkiln_await(WEBKILN_PHASE, phase);
+    }
+}
+
+#else
+
+static int webkiln_claim(void) { return (*webkiln_word(WEBKILN_CLAIMED))++; }
+static void webkiln_barrier(int threads) {
+    (void)threads;
+    *webkiln_word(WEBKILN_CLAIMED) = 0;
+}
+
+#endif
+
+static void webkiln_work(int program, int thread, int threads) {
+    for (int step = 0, steps = webkiln_steps(program); step < steps; step++) {
+        webkiln_step(program, step, thread, threads);
+        webkiln_barrier(threads);
+    }
+}
+
+/* Runs the program as thread 0 of `threads`; returns when all of them are done. The last step's barrier sees to that. */
+WEBKILN_EXPORT(run) void webkiln_run(int program, int threads) {
+#ifdef WEBKILN_THREADS
+    *webkiln_word(WEBKILN_PROGRAM) = program;
+    *webkiln_word(WEBKILN_TEAM) = threads;
+    if (threads > 1) webkiln_advance(WEBKILN_EPOCH);
+#endif
+    webkiln_work(program, 0, threads);
+}
+
+/* One step on the calling thread alone, for profiling. */
+WEBKILN_EXPORT(step) void webkiln_profile_step(int program, int step) {
+    webkiln_step(program, step, 0, 1);
+    webkiln_barrier(1);
+}
+
+#ifdef WEBKILN_THREADS
+
+/* A helper's life: sleep, take part in a run, sleep; return after stop(). It can't miss a run that counts on it, because
+ * that run doesn't end without it. */
+WEBKILN_EXPORT(serve) void webkiln_serve(int thread) {
+    for (int epoch = 0;;) {
+        epoch = webkiln_await(WEBKILN_EPOCH, epoch);
+        int program = *webkiln_word(WEBKILN_PROGRAM), threads = *webkiln_word(WEBKILN_TEAM);
+        if (program < 0) return;
+        if (thread < threads) webkiln_work(program, thread, threads);
+    }
+}
+
+WEBKILN_EXPORT(stop) void webkiln_stop(void) {
+    *webkiln_word(WEBKILN_PROGRAM) = -1;
+    webkiln_advance(WEBKILN_EPOCH);
+}
+
+#endif
+#endif
