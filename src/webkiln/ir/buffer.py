@@ -1,0 +1,95 @@
+"""Buffers: named, typed, shaped memory, and the layout that says where each element lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce as fold
+from typing import Literal
+
+from webkiln.ir.dtypes import I32, DType
+from webkiln.ir.expr import Expr, ExprLike, ceildiv, const, convert
+
+__all__ = ["Buffer", "Layout", "Part", "Role", "packed", "row_major"]
+
+Role = Literal["input", "output", "constant", "temporary", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One physical dimension: `(index[axis] // divisor) % modulus` (no modulus: the outermost part)."""
+
+    axis: int
+    divisor: int = 1
+    modulus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Physical dimensions, outermost first. Every layout is one of splits and orders of the logical axes."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Logical axes in the order in which they first vary, outermost first."""
+        return tuple(dict.fromkeys(p.axis for p in self.parts))
+
+    def extents(self, shape: Sequence[Expr]) -> tuple[Expr, ...]:
+        return tuple(
+            const(p.modulus, I32) if p.modulus is not None else ceildiv(shape[p.axis], p.divisor)
+            for p in self.parts
+        )
+
+    def offset(self, shape: Sequence[Expr], index: Sequence[Expr]) -> Expr:
+        """The linear element offset of logical `index` in a buffer of logical `shape`."""
+        total: Expr = const(0, I32)
+        for part, extent in zip(self.parts, self.extents(shape), strict=True):
+            digit = index[part.axis] // part.divisor
+            total = total * extent + (digit if part.modulus is None else digit % part.modulus)
+        return total
+
+
+def row_major(order: int | Sequence[int]) -> Layout:
+    """Axes in `order` (a rank: 0, 1, …), the last one contiguous."""
+    axes = range(order) if isinstance(order, int) else order
+    return Layout(tuple(Part(a) for a in axes))
+
+
+def packed(order: Sequence[int], axis: int, width: int) -> Layout:
+    """Panels of `width` along `axis`: [axis / width][the other axes in order][axis % width]."""
+    rest = tuple(Part(a) for a in order if a != axis)
+    return Layout((Part(axis, width), *rest, Part(axis, 1, width)))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Buffer:
+    """Memory for a tensor of logical `shape`. Identity is the object: two buffers are never equal.
+
+    `model_dtype` is the ONNX dtype (NumPy name) that it stands for at the model's edge.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[Expr, ...]
+    role: Role = "temporary"
+    layout: Layout = field(default=Layout(()))
+    model_dtype: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(convert(s, I32) for s in self.shape))
+        if not self.layout.parts and self.shape:
+            object.__setattr__(self, "layout", row_major(len(self.shape)))
+        if not self.model_dtype:
+            object.__setattr__(self, "model_dtype", self.dtype.name)
+
+    def offset(self, index: Sequence[ExprLike]) -> Expr:
+        return self.layout.offset(self.shape, [convert(i, I32) for i in index])
+
+    @property
+    def size(self) -> Expr:
+        """Elements, padding of a packed layout included."""
+        return fold(lambda a, b: a * b, self.layout.extents(self.shape), const(1, I32))
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(map(repr, self.shape))}]"

@@ -1,0 +1,87 @@
+"""What lowering yields and scheduling consumes: computations, kernels, steps, programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.expr import Dim, Expr, Var
+from webkiln.ir.stmt import Stmt
+
+__all__ = ["Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Compute:
+    """`out[axes] = value` for all axes: one operator, or several after fusion. `value` may hold Reduces.
+
+    `label` names the nodes of the model that it stands for.
+    """
+
+    out: Buffer
+    axes: tuple[Var, ...]
+    value: Expr
+    label: str = ""
+
+
+Binding = Literal[
+    "task",  # wasm: flattened into the range of tasks that threads share
+    "workgroup.x",
+    "workgroup.y",
+    "workgroup.z",
+    "local.x",
+    "local.y",
+    "local.z",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A parallel loop of a kernel: `var` runs over `[0, extent)`, bound to where the target runs it."""
+
+    var: Var
+    extent: Expr
+    binding: Binding
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kernel:
+    """A scheduled loop nest, ready to print.
+
+    `buffers` are its arguments, inputs first, with `access` each; `params` are its int32 arguments (symbolic
+    extents). `loops` are the parallel loops, outermost first; `body` is what one iteration does.
+    """
+
+    name: str
+    kind: str  # contraction, window, reduction, elementwise, gather, …: the rule that scheduled it
+    buffers: tuple[Buffer, ...]
+    access: tuple[Literal["read", "write", "read_write"], ...]
+    params: tuple[Var, ...]
+    loops: tuple[Loop, ...]
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Step:
+    """One kernel on given buffers. `flops` and `bytes` are its cost as expressions over the dims."""
+
+    compute: Compute
+    kernel: dict[str, Kernel]  # target name → kernel
+    flops: Expr
+    bytes: Expr
+
+
+@dataclass(eq=False, slots=True)
+class Program:
+    """A lowered model: every buffer is an input, an output, a constant, a temporary or state."""
+
+    name: str
+    dims: tuple[Dim, ...]
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)  # logical values
+    computes: list[Compute] = field(default_factory=list)

@@ -1,0 +1,381 @@
+"""Integer expressions in canonical form: polynomials over variables and opaque atoms.
+
+`simplify` is what makes a reshape, a transpose or a packed layout cost nothing: it cancels divisions and
+remainders against the ranges of the variables, and decides comparisons that always hold. `linear` reads
+off how an index moves with each variable, on which every schedule rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import TypeAlias
+
+from webkiln.ir.dtypes import BOOL, I32
+from webkiln.ir.expr import Const, Dim, Expr, Load, Op, Reduce, Var, const, transform, walk
+
+__all__ = ["Poly", "always_nonneg", "linear", "poly", "simplify", "to_expr", "upper_bound"]
+
+Monomial: TypeAlias = tuple[Expr, ...]  # sorted atoms, repeated for powers; () is the constant term
+Poly: TypeAlias = dict[Monomial, int]
+
+_MAX_TERMS = 64  # beyond this an expansion is kept opaque: no index of a model comes near it
+
+
+def _key(e: Expr) -> tuple[str, int]:
+    return (e.name if isinstance(e, Var) else "~" + type(e).__name__, id(e))
+
+
+def _add(a: Poly, b: Poly, scale: int = 1) -> Poly:
+    out = dict(a)
+    for m, c in b.items():
+        total = out.get(m, 0) + c * scale
+        if total:
+            out[m] = total
+        else:
+            out.pop(m, None)
+    return out
+
+
+def _mul(a: Poly, b: Poly) -> Poly:
+    out: Poly = {}
+    for ma, ca in a.items():
+        for mb, cb in b.items():
+            m = tuple(sorted((*ma, *mb), key=_key))
+            total = out.get(m, 0) + ca * cb
+            if total:
+                out[m] = total
+            else:
+                out.pop(m, None)
+    return out
+
+
+@lru_cache(maxsize=1 << 16)
+def _poly(e: Expr) -> tuple[tuple[Monomial, int], ...]:
+    return tuple(_expand(e).items())
+
+
+def poly(e: Expr) -> Poly:
+    """`e` (an int32 expression) as a polynomial; what is not +, -, * stays an atom in simplest form."""
+    return dict(_poly(e))
+
+
+def _expand(e: Expr) -> Poly:
+    if isinstance(e, Const):
+        return {(): int(e.value)} if e.value else {}
+    if isinstance(e, Op):
+        if e.name in ("add", "sub"):
+            return _recombine(_add(poly(e.args[0]), poly(e.args[1]), 1 if e.name == "add" else -1))
+        if e.name == "neg":
+            return _add({}, poly(e.args[0]), -1)
+        if e.name == "mul":
+            a, b = poly(e.args[0]), poly(e.args[1])
+            if len(a) * len(b) <= _MAX_TERMS:
+                return _mul(a, b)
+        if e.name in ("floordiv", "mod"):
+            return _divide(e.name, poly(e.args[0]), poly(e.args[1]))
+        if e.name in ("min", "max"):
+            return _extremum(e.name, e.args[0], e.args[1])
+    return {(_atom(e),): 1}
+
+
+def _atom(e: Expr) -> Expr:
+    """An opaque node with its operands simplified."""
+    if isinstance(e, Var) or not e.args:
+        return e
+    if isinstance(e, Reduce):
+        return Reduce(e.kind, e.axes, simplify(e.body))
+    args = tuple(simplify(a) for a in e.args)
+    if args == e.args:
+        return e
+    if isinstance(e, Load):
+        return Load(e.buffer, args)
+    assert isinstance(e, Op)
+    return Op(e.name, args, e.dtype)
+
+
+def _extremum(name: str, a: Expr, b: Expr) -> Poly:
+    pa, pb = poly(a), poly(b)
+    difference = _add(pa, pb, -1)
+    if always_nonneg(difference):
+        return pa if name == "max" else pb
+    if always_nonneg(_add({}, difference, -1)):
+        return pb if name == "max" else pa
+    return {(Op(name, (to_expr(pa), to_expr(pb)), I32),): 1}
+
+
+def _divide(name: str, n: Poly, d: Poly) -> Poly:
+    """N // d and n % d: terms that d divides leave the division when the rest stays within [0, d)."""
+    if not d or not always_nonneg(_add(d, {(): 1}, -1)):  # the divisor is not known to be positive
+        return {(Op(name, (to_expr(n), to_expr(d)), I32),): 1}
+    quotient, rest = _split(n, d)
+    if always_nonneg(rest) and always_nonneg(_add(_add(d, {(): 1}, -1), rest, -1)):
+        return quotient if name == "floordiv" else rest
+    if name == "mod":
+        inner = to_expr(rest)
+        return {(Op("mod", (inner, to_expr(d)), I32),): 1}
+    inner = to_expr(rest)
+    if isinstance(inner, Op) and inner.name == "floordiv":  # (x // a) // b = x // (a * b)
+        return _add(quotient, _divide(name, poly(inner.args[0]), _mul(poly(inner.args[1]), d)))
+    return _add(quotient, {(Op("floordiv", (inner, to_expr(d)), I32),): 1})
+
+
+def _split(n: Poly, d: Poly) -> tuple[Poly, Poly]:
+    """N = quotient * d + rest, taking every term of n that the single-term divisor d divides."""
+    if len(d) != 1:
+        for scale in (1,):
+            if all(n.get(m) == c * scale for m, c in d.items()):
+                return {(): scale}, _add(n, d, -scale)
+        return {}, n
+    ((dm, dc),) = d.items()
+    quotient: Poly = {}
+    rest: Poly = {}
+    for m, c in n.items():
+        remaining = _without(m, dm)
+        if remaining is None:
+            rest[m] = c
+            continue
+        q, r = (c // dc, c % dc) if m == dm or not always_nonneg({remaining: 1}) else divmod(c, dc)
+        if q:
+            quotient[remaining] = quotient.get(remaining, 0) + q
+        if r:
+            rest[m] = rest.get(m, 0) + r
+    return quotient, rest
+
+
+def _without(m: Monomial, factors: Monomial) -> Monomial | None:
+    """M / factors, or None when a factor is missing."""
+    left = list(m)
+    for f in factors:
+        if f not in left:
+            return None
+        left.remove(f)
+    return tuple(left)
+
+
+def _recombine(p: Poly) -> Poly:
+    """c·k·(x // c) + k·(x % c) = k·x, the identity behind every reshape that changes nothing."""
+    for m, k in list(p.items()):
+        for atom in m:
+            if not (isinstance(atom, Op) and atom.name == "mod"):
+                continue
+            x, c = atom.args
+            others = _without(m, (atom,))
+            assert others is not None
+            base: Poly = {others: k}
+            whole = _mul(_mul(base, poly(c)), _divide("floordiv", poly(x), poly(c)))
+            if all(_same_sign_cover(p.get(t, 0), v) for t, v in whole.items()):
+                reduced = _add(_add(_add(p, {m: k}, -1), whole, -1), _mul(base, poly(x)))
+                return _recombine(reduced)
+    return p
+
+
+def _same_sign_cover(have: int, need: int) -> bool:
+    return have != 0 and (have > 0) == (need > 0) and abs(have) >= abs(need)
+
+
+# --- ranges ---------------------------------------------------------------------------------------------
+
+
+def always_nonneg(p: Poly) -> bool:
+    """True when `p ≥ 0` is proved for all values of its variables; False says only: not proved."""
+    return _prove(tuple(sorted(p.items(), key=lambda t: [_key(a) for a in t[0]])))
+
+
+@lru_cache(maxsize=1 << 16)
+def _prove(items: tuple[tuple[Monomial, int], ...]) -> bool:
+    p = dict(items)
+    for _ in range(16):
+        atom = _worst_atom(p)
+        if atom is None:
+            break
+        bound = _bounds(atom)
+        if bound is None:
+            return False
+        replaced = _replace_extreme(p, atom, *bound)
+        if replaced is None:
+            return False
+        p = replaced
+    # what is left are Dims, each at least 1: with d = 1 + e, e ≥ 0, every coefficient must be ≥ 0
+    for dim in {a for m in p for a in m}:
+        p = _shift(p, dim)
+    return all(c >= 0 for c in p.values())
+
+
+def _worst_atom(p: Poly) -> Expr | None:
+    """An atom that is no Dim, innermost loops first (their extents may mention other atoms)."""
+    atoms = {a for m in p for a in m if not isinstance(a, Dim)}
+    return max(atoms, key=lambda a: (len(list(walk(a))), _key(a)), default=None)
+
+
+def _bounds(atom: Expr) -> tuple[Poly, Poly | None] | None:
+    """(lower, upper) of an atom, both polynomials; upper None: unbounded. None: nothing known."""
+    if isinstance(atom, Var):
+        if atom.extent is None:
+            return None
+        return {}, _add(poly(atom.extent), {(): 1}, -1)
+    if isinstance(atom, Op):
+        if atom.name == "mod" and always_nonneg(_add(poly(atom.args[1]), {(): 1}, -1)):
+            return {}, _add(poly(atom.args[1]), {(): 1}, -1)
+        if atom.name == "floordiv" and always_nonneg(poly(atom.args[0])):
+            divisor = poly(atom.args[1])
+            top = upper_bound(poly(atom.args[0]))
+            if top is None:
+                return {}, None
+            return {}, _divide("floordiv", top, divisor)
+        if atom.name in ("min", "max"):
+            return _extremum_bounds(atom)
+        if atom.name == "cast" and atom.args[0].dtype == BOOL:
+            return {}, {(): 1}
+    return None
+
+
+def _extremum_bounds(atom: Op) -> tuple[Poly, Poly | None] | None:
+    a, b = (poly(x) for x in atom.args)
+    if atom.name == "min":
+        if not (always_nonneg(a) and always_nonneg(b)):
+            return None
+        constant = next((x for x in (a, b) if set(x) <= {()}), None)
+        return {}, constant if constant is not None else upper_bound(a)
+    for x in (a, b):
+        if always_nonneg(x):
+            return {k: v for k, v in x.items() if k == ()}, None
+    return None
+
+
+def _replace_extreme(p: Poly, atom: Expr, low: Poly, high: Poly | None) -> Poly | None:
+    """P with `atom` at whichever end makes p smallest; None when that is not known.
+
+    An atom that occurs to one power with coefficients of one sign goes to one end. Where its coefficient
+    mixes signs, both ends are needed, so each term takes its own worst end (a valid, looser bound).
+    """
+    out: Poly = {}
+    for m, c in p.items():
+        if atom not in m:
+            out = _add(out, {m: c})
+            continue
+        power = m.count(atom)
+        others = tuple(a for a in m if a is not atom)
+        if others and not always_nonneg({others: 1}):
+            return None
+        end = low if c > 0 else high
+        if end is None:
+            return None
+        term: Poly = {others: c}
+        for _ in range(power):
+            term = _mul(term, end)
+        out = _add(out, term)
+    return out
+
+
+def _shift(p: Poly, dim: Expr) -> Poly:
+    out: Poly = {}
+    for m, c in p.items():
+        term: Poly = {tuple(a for a in m if a is not dim): c}
+        for _ in range(m.count(dim)):
+            term = _mul(term, {(dim,): 1, (): 1})
+        out = _add(out, term)
+    return out
+
+
+def upper_bound(p: Poly) -> Poly | None:
+    """A polynomial over Dims alone that is never below `p`, or None."""
+    negated = _add({}, p, -1)
+    for _ in range(16):
+        atom = _worst_atom(negated)
+        if atom is None:
+            return _add({}, negated, -1)
+        bound = _bounds(atom)
+        replaced = None if bound is None else _replace_extreme(negated, atom, *bound)
+        if replaced is None:
+            return None
+        negated = replaced
+    return None
+
+
+# --- back to expressions --------------------------------------------------------------------------------
+
+
+def to_expr(p: Poly) -> Expr:
+    """The polynomial as an expression, terms in a fixed order, the constant last."""
+    total: Expr = const(0, I32)
+    for m, c in sorted(p.items(), key=lambda t: (not t[0], [_key(a)[0] for a in t[0]])):
+        term: Expr = const(1, I32)
+        for atom in m:
+            term = term * atom
+        if not m:
+            total = total + c if c >= 0 or is_zero(total) else total - (-c)
+        elif c < 0 and not is_zero(total):
+            total = total - term * (-c)
+        else:
+            total = total + term * c
+    return total
+
+
+def is_zero(e: Expr) -> bool:
+    return isinstance(e, Const) and e.value == 0
+
+
+def linear(e: Expr, over: Iterable[Var]) -> tuple[dict[Var, Expr], Expr] | None:
+    """`e` = Σ coefficient·var + rest with coefficients free of the `over` variables; None if it is not.
+
+    Variables that do not occur have no entry.
+    """
+    variables = set(over)
+    coefficients: dict[Var, Poly] = {}
+    rest: Poly = {}
+    for m, c in poly(e).items():
+        inside = [a for a in m if a in variables]
+        opaque = (a for a in m if a not in variables and not isinstance(a, Var))
+        if len(inside) > 1 or any(variables.intersection(walk(a)) for a in opaque):
+            return None
+        if not inside:
+            rest[m] = c
+            continue
+        var = inside[0]
+        assert isinstance(var, Var)
+        left = _without(m, (var,))
+        assert left is not None
+        coefficients[var] = _add(coefficients.get(var, {}), {left: c})
+    return {v: to_expr(p) for v, p in coefficients.items()}, to_expr(rest)
+
+
+def simplify(e: Expr) -> Expr:
+    """`e` with every integer part canonical and every provable comparison decided."""
+    if e.dtype == I32 and not isinstance(e, Const | Var):
+        return to_expr(poly(e))
+    if not e.args:
+        return e
+
+    def visit(node: Expr) -> Expr | None:
+        if node.dtype == I32 and isinstance(node, Op | Load):
+            return to_expr(poly(node))
+        if isinstance(node, Op) and node.name in ("lt", "le") and node.args[0].dtype == I32:
+            return _decide(node)
+        if isinstance(node, Op) and node.name in ("eq", "ne") and node.args[0].dtype == I32:
+            return _decide_equal(node)
+        return None
+
+    return transform(e, visit)
+
+
+def _decide(node: Op) -> Expr | None:
+    gap = _add(poly(node.args[1]), poly(node.args[0]), -1)  # b - a
+    strict = {(): 1} if node.name == "lt" else {}
+    if always_nonneg(_add(gap, strict, -1)):
+        return const(True, BOOL)
+    reverse = _add({}, gap, -1)
+    if always_nonneg(_add(reverse, {} if node.name == "lt" else {(): 1}, -1)):
+        return const(False, BOOL)
+    return None
+
+
+def _decide_equal(node: Op) -> Expr | None:
+    gap = _add(poly(node.args[0]), poly(node.args[1]), -1)
+    if not gap:
+        return const(node.name == "eq", BOOL)
+    one: Mapping[Monomial, int] = {(): 1}
+    apart = _add(gap, dict(one), -1), _add(_add({}, gap, -1), dict(one), -1)
+    if any(always_nonneg(x) for x in apart):
+        return const(node.name == "ne", BOOL)
+    return None

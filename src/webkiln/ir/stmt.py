@@ -1,0 +1,72 @@
+"""Statements of a scheduled kernel: loops, registers, stores, barriers. Printed as C and as WGSL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.dtypes import DType
+from webkiln.ir.expr import Expr, Var
+
+__all__ = ["Assign", "Barrier", "Declare", "For", "If", "Stmt", "Store", "register"]
+
+
+def register(name: str, dtype: DType) -> Var:
+    """A mutable local of a kernel, set by Declare and Assign."""
+    return Var(name, None, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """A new register with its first value."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """A new value for a declared register."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`value` (its lanes consecutive) to `buffer` at linear element `offset`."""
+
+    buffer: Buffer
+    offset: Expr
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """`body` for `var` = start, start + step, … below `stop`."""
+
+    var: Var
+    start: Expr
+    stop: Expr
+    body: tuple[Stmt, ...]
+    step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    """`body` where `condition` holds, else `orelse`."""
+
+    condition: Expr
+    body: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """All invocations of a workgroup meet, and see each other's writes to workgroup memory."""
+
+    scope: Literal["workgroup"] = "workgroup"
+
+
+Stmt: TypeAlias = Declare | Assign | Store | For | If | Barrier

@@ -1,0 +1,1 @@
+"""Model → computations: one definition a node, then fusion."""

@@ -1,0 +1,127 @@
+"""An `onnx_ir.Model` as a `Program` of unfused computations: one operator definition a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from webkiln.errors import UnboundedDimensionError, UnsupportedModelError
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.dtypes import STORAGE
+from webkiln.ir.expr import Dim, Expr, ExprLike
+from webkiln.ir.program import Program
+from webkiln.ops.core import OPERATORS, Context, Tensor
+
+__all__ = ["lower_graph"]
+
+
+def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Context]:
+    """Every node of `model` through its definition.
+
+    `bounds` gives the maximum of each symbolic dimension. Raises `UnboundedDimensionError` for one without, and
+    one `UnsupportedModelError` that lists every node with no definition or outside its definition's reach.
+    """
+    graph = model.graph
+    dims = _dims(graph, bounds)
+    ctx = Context()
+    values: dict[str, Tensor] = {}
+    inputs = []
+    for value in graph.inputs:
+        if value.name in graph.initializers:
+            continue
+        tensor = _input(value, dims)
+        ctx.tensors[tensor.buffer] = tensor
+        values[value.name or ""] = tensor
+        inputs.append(tensor.buffer)
+    for name, value in graph.initializers.items():
+        assert value.const_value is not None
+        values[name] = ctx.constant(_numpy(value.const_value), name)
+    problems: list[str] = []
+    opset = model.opset_imports.get("", 0)
+    for node in graph:
+        _lower_node(node, ctx, values, opset, problems)
+    if problems:
+        shown = "\n  ".join(dict.fromkeys(problems))
+        raise UnsupportedModelError(
+            f"{len(problems)} node(s) of the model can't be compiled:\n  {shown}",
+            hint="`webkiln inspect` lists the operators; docs/operators.md what is supported",
+        )
+    outputs = [values[v.name or ""].buffer for v in graph.outputs]
+    program = Program(
+        graph.name or "main",
+        tuple(dims.values()),
+        tuple(inputs),
+        tuple(outputs),
+        ctx.constants,
+        ctx.computes,
+    )
+    return program, ctx
+
+
+def _lower_node(
+    node: ir.Node, ctx: Context, values: dict[str, Tensor], opset: int, problems: list[str]
+) -> None:
+    label = node.name or f"{node.op_type} → {node.outputs[0].name}"
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    arguments = [values.get(v.name or "") if v is not None else None for v in node.inputs]
+    if any(v is not None and t is None for v, t in zip(node.inputs, arguments, strict=True)):
+        return  # fed by a node already reported
+    definition = OPERATORS.get((domain, node.op_type))
+    if definition is None:
+        problems.append(f"{node.op_type} ({label}): no such operator here")
+        return
+    ctx.attributes = {name: _attribute(a) for name, a in node.attributes.items()}
+    ctx.node, ctx.opset, ctx.outputs = f"{node.op_type} {label}", opset, len(node.outputs)
+    try:
+        result = definition(ctx, *arguments)
+    except UnsupportedModelError as error:
+        problems.append(f"{node.op_type} ({label}): {error}")
+        return
+    results = [result] if isinstance(result, Tensor) else list(result)
+    for output, tensor in zip(node.outputs, results, strict=False):
+        values[output.name or ""] = tensor
+
+
+def _attribute(attribute: ir.Attr) -> Any:
+    if attribute.type == ir.AttributeType.TENSOR:
+        return _numpy(attribute.value)
+    return attribute.value
+
+
+def _numpy(tensor: ir.TensorProtocol) -> np.ndarray[Any, np.dtype[Any]]:
+    array: np.ndarray[Any, np.dtype[Any]] = tensor.numpy()
+    return array.astype(np.float32) if str(array.dtype) == "bfloat16" else array
+
+
+def _dims(graph: ir.Graph, bounds: Mapping[str, int]) -> dict[str, Dim]:
+    names: dict[str, None] = {}
+    for value in graph.inputs:
+        for extent in value.shape or ():
+            if isinstance(extent, ir.SymbolicDim):
+                names[str(extent.value)] = None
+    missing = [n for n in names if n not in bounds]
+    if missing:
+        raise UnboundedDimensionError(
+            f"the model's symbolic dimension{'s' * (len(missing) > 1)} {', '.join(missing)} "
+            "need an upper bound",
+            hint=" ".join(f"--max {n}=N" for n in missing),
+        )
+    return {n: Dim(n, bounds[n]) for n in names}
+
+
+def _input(value: ir.Value, dims: Mapping[str, Dim]) -> Tensor:
+    if value.dtype is None or value.shape is None:
+        raise UnsupportedModelError(f"input {value.name!r} has no type or shape")
+    dtype = str(value.dtype.numpy()) if value.dtype != ir.DataType.BFLOAT16 else "bfloat16"
+    if dtype not in STORAGE:
+        raise UnsupportedModelError(
+            f"input {value.name!r} has type {dtype}, which no target stores"
+        )
+    shape: list[ExprLike] = [e if isinstance(e, int) else dims[str(e.value)] for e in value.shape]
+    extents: tuple[Expr, ...] = tuple(shape)  # type: ignore[arg-type]
+    return Tensor(
+        Buffer(value.name or "", STORAGE[dtype], extents, "input", model_dtype=dtype), dtype
+    )

@@ -1,0 +1,316 @@
+"""How an operator says what it computes: a function from tensors to tensors, each a scalar expression over axes.
+
+    @operator("Softmax")
+    def softmax(ctx: Context, x: Tensor) -> Tensor:
+        axis = ctx.axis(x, ctx.int("axis", -1))
+        def value(*i): ...
+        return ctx.compute(x.shape, value, x.dtype)
+
+An operator knows nothing of targets, layouts or fusion. Shapes are expressions, so a definition is at the same
+time the shape inference. Integer tensors whose elements are known (what Shape, Gather, Concat of them yield)
+carry those as expressions, so that shape arithmetic disappears at build time, symbolic dimensions included.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from webkiln.errors import UnsupportedModelError
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.dtypes import BOOL, I32, STORAGE
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    ExprLike,
+    Load,
+    Reduce,
+    Var,
+    cast,
+    compare,
+    const,
+    convert,
+    select,
+    substitute,
+    transform,
+    walk,
+)
+from webkiln.ir.program import Compute
+from webkiln.ir.simplify import simplify
+
+__all__ = ["OPERATORS", "Context", "Operator", "Tensor", "Unsupported", "operator", "static"]
+
+MAX_KNOWN = 1024  # elements: shape arithmetic is far smaller
+
+Operator = Callable[..., "Tensor | Sequence[Tensor]"]
+OPERATORS: dict[tuple[str, str], Operator] = {}
+
+
+class Unsupported(UnsupportedModelError):
+    """An operator's definition does not cover this attribute, type or shape; says which."""
+
+
+def operator(*names: str, domain: str = "") -> Callable[[Operator], Operator]:
+    """Register a definition for ONNX operators `names` of `domain`."""
+
+    def add(f: Operator) -> Operator:
+        for name in names:
+            OPERATORS[domain, name] = f
+        return f
+
+    return add
+
+
+@dataclass(eq=False)
+class Tensor:
+    """A value of the model: ONNX dtype (NumPy name), shape, and how to read an element.
+
+    `known` holds the elements as expressions over the model's dims where they are known at build time.
+    `data` holds a constant's values.
+    """
+
+    buffer: Buffer
+    dtype: str
+    known: NDArray[Any] | None = None
+    data: NDArray[np.generic] | None = None
+
+    @property
+    def shape(self) -> tuple[Expr, ...]:
+        return self.buffer.shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.buffer.shape)
+
+    def __getitem__(self, index: ExprLike | tuple[ExprLike, ...]) -> Expr:
+        """The element at logical `index`; of a bool tensor, a condition."""
+        items = tuple(convert(i, I32) for i in (index if isinstance(index, tuple) else (index,)))
+        if self.known is not None and all(isinstance(i, Const) for i in items):
+            element: Expr = self.known[tuple(int(i.value) for i in items if isinstance(i, Const))]
+            return element
+        if self.known is not None and not all(isinstance(e, Const) for e in self.known.flat):
+            return self._choose(items)
+        element = Load(self.buffer, items)
+        return compare("ne", element, 0) if self.dtype == "bool" else element
+
+    def _choose(self, items: tuple[Expr, ...]) -> Expr:
+        """An element of a small tensor of symbolic integers by chained selection."""
+        assert self.known is not None
+        result: Expr | None = None
+        for where in itertools.product(*(range(n) for n in self.known.shape)):
+            element: Expr = self.known[where]
+            if result is None:
+                result = element
+                continue
+            here: Expr = const(True, BOOL)
+            for axis, at in zip(items, where, strict=True):
+                here = here if self.known.shape == () else _both(here, compare("eq", axis, at))
+            result = select(here, element, result)
+        assert result is not None
+        return result
+
+    def ints(self, what: str) -> tuple[Expr, ...]:
+        """A 0-D or 1-D integer tensor's elements; `what` names it in the error when they are not known."""
+        if self.known is None:
+            raise Unsupported(f"{what} depends on the input's values", hint="make it a constant")
+        return tuple(np.atleast_1d(self.known).flat)
+
+    def constants(self, what: str) -> list[int]:
+        """Like `ints`, and every element must be a number."""
+        values = self.ints(what)
+        if not all(isinstance(v, Const) for v in values):
+            raise Unsupported(f"{what} depends on a symbolic dimension")
+        return [int(v.value) for v in values if isinstance(v, Const)]
+
+
+def _both(a: Expr, b: Expr) -> Expr:
+    from webkiln.ir.expr import logical_and
+
+    return logical_and(a, b)
+
+
+def static(e: Expr, what: str) -> int:
+    """The value of a dimension that must be fixed; `what` names it in the error."""
+    if isinstance(e, Const):
+        return int(e.value)
+    raise Unsupported(f"{what} must be fixed, not symbolic ({e!r})")
+
+
+@dataclass
+class Context:
+    """What a definition sees of its node, and where its results are collected.
+
+    Shared by all nodes of a graph: `computes` grows in topological order.
+    """
+
+    computes: list[Compute] = field(default_factory=list)
+    tensors: dict[Buffer, Tensor] = field(default_factory=dict)
+    constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    opset: int = 0
+    node: str = ""
+    outputs: int = 1
+    channels_last: set[Buffer] = field(default_factory=set)  # where this layout serves the operator
+    _fresh: Iterator[int] = field(default_factory=itertools.count)
+
+    # attributes -----------------------------------------------------------------------------------------
+
+    def int(self, name: str, default: int | None = None) -> int:
+        value = self.attributes.get(name, default)
+        if value is None:
+            raise Unsupported(f"attribute {name} is missing")
+        return int(value)
+
+    def float(self, name: str, default: float) -> float:
+        return float(self.attributes.get(name, default))
+
+    def str(self, name: str, default: str) -> str:
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    def ints(self, name: str, default: Sequence[int] | None = None) -> list[int] | None:
+        value = self.attributes.get(name, default)
+        return None if value is None else [int(v) for v in value]
+
+    # axes -----------------------------------------------------------------------------------------------
+
+    def axis(self, x: Tensor, axis: int) -> int:
+        """A possibly negative axis of `x`, from the front."""
+        if not -x.rank <= axis < x.rank:
+            raise Unsupported(f"axis {axis} of a rank-{x.rank} tensor")
+        return axis % x.rank
+
+    def var(self, extent: ExprLike, name: str = "r") -> Var:
+        """A fresh axis over `[0, extent)`; reductions need one each."""
+        return Var(f"{name}{next(self._fresh)}", simplify(convert(extent, I32)))
+
+    def reduce(
+        self, kind: str, extents: Sequence[ExprLike], body: Callable[..., Expr], name: str = "r"
+    ) -> Expr:
+        """`kind` (sum, prod, max, min) of `body(*axes)` over fresh axes of `extents`."""
+        axes = tuple(self.var(e, name) for e in extents)
+        return Reduce(kind, axes, body(*axes)) if axes else body()
+
+    # results --------------------------------------------------------------------------------------------
+
+    def compute(
+        self,
+        shape: Sequence[ExprLike],
+        value: Callable[..., Expr],
+        dtype: str,
+        *,
+        channels_last: bool = False,
+    ) -> Tensor:
+        """A tensor of `shape` and ONNX `dtype` whose element at axes i is `value(*i)`."""
+        extents = tuple(simplify(convert(s, I32)) for s in shape)
+        axes = tuple(self.var(e, "i") for e in extents)
+        storage = STORAGE[dtype]
+        body = value(*axes)
+        stored = cast(body, storage)
+        buffer = Buffer(f"t{next(self._fresh)}", storage, extents, model_dtype=dtype)
+        compute = Compute(buffer, axes, simplify(stored), self.node)
+        tensor = Tensor(buffer, dtype, self._known(compute, dtype))
+        self.computes.append(compute)
+        self.tensors[buffer] = tensor
+        if channels_last:
+            self.channels_last.add(buffer)
+        return tensor
+
+    def constant(self, data: NDArray[Any], name: str = "") -> Tensor:
+        """A constant tensor; small integer ones are also known element by element."""
+        dtype = str(data.dtype)
+        if dtype not in STORAGE:
+            raise Unsupported(f"a constant of type {dtype}")
+        storage = STORAGE[dtype]
+        buffer = Buffer(
+            name or f"c{next(self._fresh)}",
+            storage,
+            tuple(data.shape),
+            "constant",
+            model_dtype=dtype,
+        )
+        known = None
+        if data.size <= MAX_KNOWN:
+            known = np.empty(data.shape, object)
+            kind = BOOL if dtype == "bool" else storage
+            for where in np.ndindex(*data.shape):
+                known[where] = const(data[where].item(), kind)
+        tensor = Tensor(buffer, dtype, known, data)
+        self.constants[buffer] = data
+        self.tensors[buffer] = tensor
+        return tensor
+
+    def known(self, elements: NDArray[Any], dtype: str = "int64") -> Tensor:
+        """A tensor given by its elements, expressions over the model's dims."""
+        simplified = np.empty(elements.shape, object)
+        for where in np.ndindex(*elements.shape):
+            simplified[where] = simplify(convert(elements[where], STORAGE[dtype]))
+        if all(isinstance(e, Const) for e in simplified.flat):
+            values = [e.value for e in simplified.flat]
+            return self.constant(np.array(values, dtype).reshape(elements.shape))
+        buffer = Buffer(f"s{next(self._fresh)}", STORAGE[dtype], elements.shape, model_dtype=dtype)
+        tensor = Tensor(buffer, dtype, simplified)
+        self.tensors[buffer] = tensor
+        axes = tuple(self.var(e, "i") for e in buffer.shape)
+        self.computes.append(Compute(buffer, axes, tensor._choose(axes), self.node))
+        return tensor
+
+    def _known(self, compute: Compute, dtype: str) -> NDArray[Any] | None:
+        """The elements, when all that the computation loads is known and the result is small."""
+        if not all(isinstance(s, Const) for s in compute.out.shape):
+            return None
+        shape = tuple(int(s.value) for s in compute.out.shape if isinstance(s, Const))
+        if int(np.prod(shape, dtype=np.int64)) > MAX_KNOWN:
+            return None
+        for node in walk(compute.value):
+            if isinstance(node, Load) and self.tensors[node.buffer].known is None:
+                return None
+            if isinstance(node, Reduce) and not all(isinstance(a.extent, Const) for a in node.axes):
+                return None
+        elements = np.empty(shape, object)
+        for where in np.ndindex(*shape):
+            at = {v: const(i, I32) for v, i in zip(compute.axes, where, strict=True)}
+            element = simplify(self._evaluate(substitute(compute.value, at)))
+            if dtype == "bool":
+                element = compare("ne", element, 0)
+            if any(isinstance(n, Load) for n in walk(element)):
+                return None
+            elements[where] = element
+        return elements
+
+    def _evaluate(self, e: Expr) -> Expr:
+        """`e` with loads of known elements replaced and reductions of fixed extent written out."""
+
+        def visit(node: Expr) -> Expr | None:
+            if isinstance(node, Load) and all(isinstance(i, Const) for i in node.args):
+                where = tuple(int(i.value) for i in node.args if isinstance(i, Const))
+                known = self.tensors[node.buffer].known
+                assert known is not None
+                if any(not 0 <= i < n for i, n in zip(where, known.shape, strict=True)):
+                    return const(0, node.dtype)  # the side of a select that is not taken
+                element: Expr = known[where]
+                return cast(element, node.dtype)
+            if isinstance(node, Reduce):
+                return self._write_out(node)
+            return None
+
+        return transform(e, visit)
+
+    def _write_out(self, node: Reduce) -> Expr | None:
+        sizes = [int(a.extent.value) for a in node.axes if isinstance(a.extent, Const)]
+        if int(np.prod(sizes)) > MAX_KNOWN or len(sizes) < len(node.axes):
+            return None
+        combine = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}[node.kind]
+        from webkiln.ir.expr import call
+
+        total: Expr | None = None
+        for where in itertools.product(*map(range, sizes)):
+            at = {v: const(i, I32) for v, i in zip(node.axes, where, strict=True)}
+            term = self._evaluate(substitute(node.body, at))
+            total = term if total is None else call(combine, total, term)
+        return total
