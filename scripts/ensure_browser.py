@@ -1,4 +1,4 @@
-"""Make sure that there is a Chromium for the browser tests, and a Vulkan driver for the WebGPU ones.
+"""Make sure of a Chromium for the browser tests, and a Vulkan driver for the WebGPU ones.
 
 Root gets both installed. Anyone else is told the one command to run.
 """
@@ -50,7 +50,9 @@ def main() -> int:
             subprocess.run(playwright, check=True)
         return 0
     if "chromium" in wanted and "chromium" not in packages:
-        print(f"error: the browser tests need Chromium\ntry: {' '.join(playwright)}", file=sys.stderr)
+        print(
+            f"error: the browser tests need Chromium\ntry: {' '.join(playwright)}", file=sys.stderr
+        )
         return 2
     command = f"sudo apt-get install -y {' '.join(packages or wanted)}"
     missing = "Chromium" if "chromium" in wanted else "a software Vulkan driver"

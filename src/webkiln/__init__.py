@@ -1,4 +1,4 @@
-"""webkiln: compile a machine-learning model once into a static folder that runs in every browser."""
+"""webkiln: fire a model once, into a static folder that runs in every browser."""
 
 from __future__ import annotations
 

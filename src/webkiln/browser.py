@@ -22,7 +22,7 @@ _SOFTWARE_WEBGPU_FLAGS = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swifts
 
 
 def find_chromium() -> str | None:
-    """Path of a Chromium: $WEBKILN_CHROMIUM, one on PATH, or the one that Playwright downloaded; else None."""
+    """Path of a Chromium: $WEBKILN_CHROMIUM, on PATH, or downloaded by Playwright; else None."""
     chosen = os.environ.get("WEBKILN_CHROMIUM")
     if chosen:
         return chosen

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one message that names the thing, and a hint that says what to try.
+"""Errors that a user can act on: a message that names the thing, a hint that says what to try.
 
 Everything webkiln raises on purpose derives from `WebkilnError`. The command line prints it as one
 message without a traceback and exits with the class's `exit_code`; a program catches the class.

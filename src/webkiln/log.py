@@ -23,7 +23,8 @@ __all__ = ["Progress", "debug", "debug_level", "silent", "stage"]
 class Progress(Protocol):
     """Called as long work advances: `done` of `total` units of `stage`; `detail` says on what."""
 
-    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None: ...
+    def __call__(self, stage: str, done: int, total: int, detail: str = "") -> None:
+        """Report that `done` of `total` units are done."""
 
 
 def silent(stage: str, done: int, total: int, detail: str = "") -> None:

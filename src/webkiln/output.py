@@ -33,8 +33,9 @@ def is_bundle(folder: Path) -> bool:
 def ensure_replaceable(path: str | os.PathLike[str]) -> Path:
     """The absolute path, if a bundle may be written there: it is free, empty, or an older bundle.
 
-    Raises `OutputFolderError` for a file, a folder that holds anything else, a folder that cannot be written,
-    and for the folders that no one means to replace (the working directory, the home, the root).
+    Raises `OutputFolderError` for a file, a folder that holds anything else, a folder that cannot
+    be written, and for the folders that no one means to replace (the working directory, the home,
+    the root).
     """
     folder = Path(path).absolute()
     resolved = folder.resolve()
@@ -43,7 +44,9 @@ def ensure_replaceable(path: str | os.PathLike[str]) -> Path:
             f"will not write a bundle over {folder}", hint="name a folder inside it: -o dist"
         )
     if folder.is_symlink() and not folder.exists():
-        raise OutputFolderError(f"{folder} is a broken link", hint="remove it, or name another folder")
+        raise OutputFolderError(
+            f"{folder} is a broken link", hint="remove it, or name another folder"
+        )
     if folder.exists() and not folder.is_dir():
         raise OutputFolderError(f"{folder} is a file, not a folder", hint="name a folder: -o dist")
     if folder.is_dir() and not is_bundle(folder) and any(folder.iterdir()):
@@ -61,10 +64,10 @@ def ensure_replaceable(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary sibling folder to fill; on success it becomes `path`, otherwise nothing remains.
+    """Give a temporary sibling folder to fill; on success it becomes `path`, else it is gone.
 
-    An older bundle at `path` stays in place until the new one is complete. Ctrl-C and SIGTERM count as failure.
-    Raises `OutputFolderError` where `ensure_replaceable` does.
+    An older bundle at `path` stays in place until the new one is complete. Ctrl-C and SIGTERM count
+    as failure. Raises `OutputFolderError` where `ensure_replaceable` does.
     """
     folder = ensure_replaceable(path).resolve()
     missing = _missing_parents(folder)
@@ -73,7 +76,9 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     done = False
     try:
         with _terminate_as_interrupt():
-            temporary.chmod(0o777 & ~_umask())  # mkdtemp's 0700 would hide a site from its web server
+            temporary.chmod(
+                0o777 & ~_umask()
+            )  # mkdtemp's 0700 would hide a site from its web server
             yield temporary
             _swap(temporary, folder)
             done = True
