@@ -15,6 +15,8 @@ export type WebkilnErrorCode =
   | "input-name" // an input is missing, or the model has no such input
   | "input-dtype" // an input has another type than the model's
   | "input-shape" // an input has another shape, or a dimension is out of its bounds
+  | "input-image" // what should be an image can't be decoded
+  | "input-text" // what should be a text is not a string
   | "option-invalid" // an argument of load, run or pipeline is not one of those allowed
   | "aborted" // the caller's AbortSignal fired
   | "disposed" // the model was disposed

@@ -10,9 +10,20 @@ export type Filter = "nearest" | "box" | "bilinear" | "hamming" | "bicubic" | "l
 
 /** RGBA bytes, row by row, as in `ImageData`. */
 export interface Pixels {
-  readonly data: Uint8ClampedArray | Uint8Array;
+  readonly data: Uint8ClampedArray;
   readonly width: number;
   readonly height: number;
+}
+
+/**
+ * An image that is read a few rows at a time. A phone's 48-megapixel photograph is larger than the
+ * canvas that the same phone allows, and need not be in memory as a whole.
+ */
+export interface PixelSource {
+  readonly width: number;
+  readonly height: number;
+  /** RGBA bytes of rows `top` to `top + rows`; may be overwritten by the next call. */
+  read(top: number, rows: number): Uint8ClampedArray;
 }
 
 export interface Region {
@@ -114,14 +125,27 @@ function copyTaps(size: number, scaled: number, from: number, length: number): T
   };
 }
 
+// Rows that are read at once: 4 MB of a 12-megapixel photograph.
+const STRIP = 256;
+
 /** Rows `top` to `top + rows` → as many rows of `taps.first.length` pixels. Leaves alpha 0. */
-function horizontal(source: Pixels, top: number, rows: number, taps: Taps): Pixels {
+function horizontal(source: PixelSource, top: number, rows: number, taps: Taps): Pixels {
+  const width = taps.first.length;
+  const data = new Uint8ClampedArray(rows * width * 4);
+  for (let y = 0; y < rows; y += STRIP) {
+    const count = Math.min(STRIP, rows - y);
+    const strip = source.read(top + y, count);
+    scaleRows(strip, source.width, taps, data.subarray(y * width * 4, (y + count) * width * 4));
+  }
+  return { data, width, height: rows };
+}
+
+function scaleRows(
+  source: Uint8ClampedArray, sourceWidth: number, taps: Taps, result: Uint8ClampedArray,
+): void {
   const { first, count, weights, stride } = taps;
   const width = first.length;
-  const { data } = source;
-  const result = new Uint8ClampedArray(rows * width * 4);
-  for (let y = 0, out = 0; y < rows; y++) {
-    const line = (top + y) * source.width;
+  for (let out = 0, line = 0; out < result.length; line += sourceWidth) {
     for (let x = 0; x < width; x++, out += 4) {
       let red = HALF;
       let green = HALF;
@@ -130,16 +154,15 @@ function horizontal(source: Pixels, top: number, rows: number, taps: Taps): Pixe
       let k = x * stride;
       for (const end = k + count[x]!; k < end; k++, p += 4) {
         const weight = weights[k]!;
-        red = (red + Math.imul(data[p]!, weight)) | 0;
-        green = (green + Math.imul(data[p + 1]!, weight)) | 0;
-        blue = (blue + Math.imul(data[p + 2]!, weight)) | 0;
+        red = (red + Math.imul(source[p]!, weight)) | 0;
+        green = (green + Math.imul(source[p + 1]!, weight)) | 0;
+        blue = (blue + Math.imul(source[p + 2]!, weight)) | 0;
       }
       result[out] = red >> PRECISION; // the array clamps
       result[out + 1] = green >> PRECISION;
       result[out + 2] = blue >> PRECISION;
     }
   }
-  return { data: result, width, height: rows };
 }
 
 /** Rows, the first of which is row `top` of what the taps count from, → `taps.first.length` rows. */
@@ -161,27 +184,35 @@ function vertical(source: Pixels, top: number, taps: Taps): Pixels {
   return { data: result, width, height: first.length };
 }
 
+/** Pixels in memory as a source of rows. */
+export function sourceOf({ data, width, height }: Pixels): PixelSource {
+  const read = (top: number, rows: number): Uint8ClampedArray =>
+    data.subarray(top * width * 4, (top + rows) * width * 4);
+  return { width, height, read };
+}
+
 /**
- * Scales `pixels` to `width` × `height` and returns `region` of that (RGBA; alpha is meaningless).
+ * Scales `source` to `width` × `height` and returns `region` of that (RGBA; alpha is meaningless).
  * Only the region is computed; it is what a crop of the whole scaled image would give.
  */
 export function resample(
-  pixels: Pixels,
+  source: PixelSource,
   width: number,
   height: number,
   filter: Filter,
   region: Region = { x: 0, y: 0, width, height },
 ): Pixels {
-  const columns = filterTaps(pixels.width, width, region.x, region.width, filter);
-  const rows = filterTaps(pixels.height, height, region.y, region.height, filter);
-  // The order matters to rounding. Pillow takes the rows first, since its version 13, when that
-  // drops far more of them than columns.
-  const fewer = pixels.height - height;
-  if (fewer > 0 && fewer > 2 * (pixels.width - width)) {
-    return horizontal(vertical(pixels, 0, rows), 0, region.height, columns);
-  }
+  const columns = filterTaps(source.width, width, region.x, region.width, filter);
+  const rows = filterTaps(source.height, height, region.y, region.height, filter);
   const last = region.height - 1;
   const top = rows.first[0]!;
   const needed = rows.first[last]! + rows.count[last]! - top;
-  return vertical(horizontal(pixels, top, needed, columns), top, rows);
+  // The order matters to rounding. Pillow takes the rows first, since its version 13, when that
+  // drops far more of them than columns.
+  const fewer = source.height - height;
+  if (fewer > 0 && fewer > 2 * (source.width - width)) {
+    const tall = { data: source.read(top, needed), width: source.width, height: needed };
+    return horizontal(sourceOf(vertical(tall, top, rows)), 0, region.height, columns);
+  }
+  return vertical(horizontal(source, top, needed, columns), top, rows);
 }
