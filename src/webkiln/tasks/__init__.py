@@ -1,0 +1,78 @@
+"""Tasks: what a model is for, and so what goes before and after it.
+
+A task is one module here and one of the same name in ``runtime/src/tasks``. The Python half decides
+at build time what the browser half needs to know (``plan["task"]``), makes the golden sample, and
+does the same pre- and post-processing for `webkiln run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from webkiln.errors import InputError
+from webkiln.frontends.source import Source
+from webkiln.tasks import feature_extraction, generic, image_classification, text_classification
+
+__all__ = ["Task", "detect", "get", "names"]
+
+
+class Task(Protocol):
+    """What a task's module offers."""
+
+    NAME: str
+
+    def matches(self, source: Source) -> bool:
+        """Whether the model looks like one of this task."""
+
+    def plan_config(self, source: Source) -> dict[str, Any]:
+        """What goes to ``plan["task"]``; JSON, with at least ``name``.
+
+        Raises `InputError` if the model can't serve the task.
+        """
+
+    def sample(self, source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """Realistic inputs by name, for the golden sample; symbolic dimensions as in `dims`."""
+
+    def preprocess(
+        self, value: str | Path, plan: Mapping[str, Any], base: Path
+    ) -> dict[str, np.ndarray]:
+        """A file or a text → inputs by name. `base` is the folder of plan.json.
+
+        Raises `InputError` for what can't be read.
+        """
+
+    def postprocess(self, outputs: Mapping[str, np.ndarray], plan: Mapping[str, Any]) -> Any:
+        """Outputs by name → what a person wants to see; JSON."""
+
+
+# In the order of detection; the last takes any model.
+_TASKS: dict[str, Task] = {
+    task.NAME: task
+    for task in (image_classification, text_classification, feature_extraction, generic)
+}
+
+
+def names() -> list[str]:
+    """The tasks there are."""
+    return list(_TASKS)
+
+
+def get(name: str) -> Task:
+    """The task of that name. Raises `InputError` if there is none."""
+    try:
+        return _TASKS[name]
+    except KeyError:
+        raise InputError(
+            f"there is no task {name!r}", hint=f"choose one of {', '.join(_TASKS)}"
+        ) from None
+
+
+def detect(source: Source) -> str:
+    """The task that the source names, else the first that the model looks like."""
+    if source.task in _TASKS:
+        return source.task
+    return next(name for name, task in _TASKS.items() if task.matches(source))
