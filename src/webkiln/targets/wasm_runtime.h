@@ -6,15 +6,16 @@
  *     int webkiln_steps(int program) { return 12; }
  *     void webkiln_step(int program, int step, int thread, int threads) { ... }
  *
- * `webkiln_step` does thread `thread`'s share of a step. The driver below puts a barrier after every step, so a step may
- * read all that earlier steps wrote. A step that needs a barrier inside calls webkiln_barrier(threads) on every thread.
- * To share work of uneven cost, or among uneven cores, a step takes tiles one at a time with webkiln_claim():
+ * `webkiln_step` does thread `thread`'s share of a step. The driver below puts a barrier after
+ * every step, so a step may read all that earlier steps wrote. A step that needs a barrier inside
+ * calls webkiln_barrier(threads) on every thread. To share work of uneven cost, or among uneven
+ * cores, a step takes tiles one at a time with webkiln_claim():
  *
  *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // the counter restarts at each barrier
  *
  * Compiled by clang from the ziglang wheel (0.17.1), no libc:
  *
- *     python -m ziglang cc -target wasm32-freestanding -O3 -nostdlib -fno-builtin-printf
+ *     python -m ziglang cc -target wasm32-freestanding -O3 -nostdlib
  *       -mcpu=generic+simd128+bulk_memory                    every variant: SIMD, memory.copy and memory.fill
  *       -mcpu=...+relaxed_simd                               relaxed-simd variants
  *       -mcpu=...+atomics -DWEBKILN_THREADS -Wl,--shared-memory   threads variants
@@ -24,10 +25,10 @@
  *       -Wl,--export=__stack_pointer -Wl,--strip-all
  *       module.c -o module.wasm
  *
- * -z stack-size is needed because zig passes --stack-first, which puts static data after the stack: without it the linker
- * refuses the global base. Each thread sets its own __stack_pointer instead. With --shared-memory the linker makes data
- * segments passive, and the first instance alone copies them in. BYTES must cover static data: keep it below
- * plan.wasm.memory.stacks.offset.
+ * -z stack-size is needed because zig passes --stack-first, which puts static data after the stack:
+ * without it the linker refuses the global base. Each thread sets its own __stack_pointer instead.
+ * With --shared-memory the linker makes data segments passive, and the first instance alone copies
+ * them in. Static data must end below plan.wasm.memory.stacks.offset.
  */
 #ifndef WEBKILN_WASM_RUNTIME_H
 #define WEBKILN_WASM_RUNTIME_H
@@ -37,16 +38,16 @@
 /* Fixed addresses of the ABI. Words that threads contend for have a cache line each. */
 enum {
     WEBKILN_DIMS = 64,       /* int32 a dimension */
-    WEBKILN_EPOCH = 512,     /* counts runs; helpers sleep on it */
+    WEBKILN_CALL = 512,      /* runs so far << 8 | threads that take part; helpers sleep on it */
     WEBKILN_PROGRAM = 516,   /* the program to run, or -1: stop */
-    WEBKILN_TEAM = 520,      /* how many threads take part */
     WEBKILN_ARRIVED = 576,   /* threads that reached the barrier */
     WEBKILN_PHASE = 640,     /* counts barriers; threads sleep on it */
     WEBKILN_CLAIMED = 704    /* tiles handed out since the last barrier */
 };
 
-/* Looks this often before sleeping. A barrier between steps is mostly a few microseconds of waiting, a sleep and a wake-up
- * through the engine cost tens; 4096 looks are about 10 microseconds. */
+/* Looks this often before sleeping. A barrier between steps is mostly a few microseconds of
+ * waiting, a sleep and a wake-up through the engine cost tens; 4096 looks are about 10
+ * microseconds. */
 #define WEBKILN_SPIN 4096
 
 int webkiln_steps(int program);
@@ -69,10 +70,19 @@ static int webkiln_await(int address, int old) {
     return now;
 }
 
-static void webkiln_advance(int address) {
+/* Sets the word and wakes who awaits it. */
+static void webkiln_signal(int address, int value) {
     int *word = webkiln_word(address);
-    __atomic_fetch_add(word, 1, __ATOMIC_RELEASE);
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
     __builtin_wasm_memory_atomic_notify(word, ~0u);
+}
+
+/* Calls helpers 1 … threads-1. Count and team share a word, so that a helper outside the team,
+ * which nobody waits for, never mixes one call's team with another's program. */
+static void webkiln_call(int program, int threads) {
+    int call = *webkiln_word(WEBKILN_CALL);
+    *webkiln_word(WEBKILN_PROGRAM) = program;
+    webkiln_signal(WEBKILN_CALL, (int)(((unsigned)call & ~255u) + 256u) | threads);
 }
 
 static int webkiln_claim(void) {
@@ -86,7 +96,7 @@ static void webkiln_barrier(int threads) {
     if (__atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL) == threads - 1) {
         __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
         __atomic_store_n(webkiln_word(WEBKILN_CLAIMED), 0, __ATOMIC_RELAXED);
-        webkiln_advance(WEBKILN_PHASE);
+        webkiln_signal(WEBKILN_PHASE, phase + 1);
     } else {
         webkiln_await(WEBKILN_PHASE, phase);
     }
@@ -109,12 +119,11 @@ static void webkiln_work(int program, int thread, int threads) {
     }
 }
 
-/* Runs the program as thread 0 of `threads`; returns when all of them are done. The last step's barrier sees to that. */
+/* Runs the program as thread 0 of `threads`; returns when all of them are done. The last step's
+ * barrier sees to that. */
 WEBKILN_EXPORT(run) void webkiln_run(int program, int threads) {
 #ifdef WEBKILN_THREADS
-    *webkiln_word(WEBKILN_PROGRAM) = program;
-    *webkiln_word(WEBKILN_TEAM) = threads;
-    if (threads > 1) webkiln_advance(WEBKILN_EPOCH);
+    if (threads > 1) webkiln_call(program, threads);
 #endif
     webkiln_work(program, 0, threads);
 }
@@ -127,21 +136,20 @@ WEBKILN_EXPORT(step) void webkiln_profile_step(int program, int step) {
 
 #ifdef WEBKILN_THREADS
 
-/* A helper's life: sleep, take part in a run, sleep; return after stop(). It can't miss a run that counts on it, because
- * that run doesn't end without it. */
+/* A helper's life: sleep, take part in a run, sleep; return after stop(). It can't miss a run that
+ * counts on it, because that run doesn't end without it. */
 WEBKILN_EXPORT(serve) void webkiln_serve(int thread) {
-    for (int epoch = 0;;) {
-        epoch = webkiln_await(WEBKILN_EPOCH, epoch);
-        int program = *webkiln_word(WEBKILN_PROGRAM), threads = *webkiln_word(WEBKILN_TEAM);
+    for (int call = 0;;) {
+        call = webkiln_await(WEBKILN_CALL, call);
+        int threads = call & 255;
+        if (thread >= threads) continue;
+        int program = *webkiln_word(WEBKILN_PROGRAM);
         if (program < 0) return;
-        if (thread < threads) webkiln_work(program, thread, threads);
+        webkiln_work(program, thread, threads);
     }
 }
 
-WEBKILN_EXPORT(stop) void webkiln_stop(void) {
-    *webkiln_word(WEBKILN_PROGRAM) = -1;
-    webkiln_advance(WEBKILN_EPOCH);
-}
+WEBKILN_EXPORT(stop) void webkiln_stop(void) { webkiln_call(-1, 255); }
 
 #endif
 #endif
