@@ -35,11 +35,12 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`value` (its lanes consecutive) to `buffer` at linear element `offset`."""
+    """`value` (its lanes consecutive) to `buffer` at linear element `offset`; only the first `count` if given."""
 
     buffer: Buffer
     offset: Expr
     value: Expr
+    count: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,205 @@
+"""Fusion: which values exist in memory, and which only as part of the kernel that uses them.
+
+Every computation is either materialised (a buffer and a kernel) or inlined where it is loaded. The rules, in
+order: what only moves or picks elements is inlined; so is cheap arithmetic, where it would not be repeated for
+each column of a contraction; element-wise work after a reduction joins it as its epilogue, when it is the only
+user and reads each element once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.expr import Const, Expr, Load, Op, Reduce, Var, substitute, transform, walk
+from webkiln.ir.program import Compute, Program
+from webkiln.ir.simplify import simplify
+
+__all__ = ["fuse", "is_contraction"]
+
+# scalar operations that cost as much as a dozen others
+EXPENSIVE = frozenset(
+    "exp log pow sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf atan2 fmod".split()
+)
+CHEAP = 6  # operations that are worth repeating instead of a trip through memory
+MAX_LOADS = 6  # distinct buffers a fused kernel reads; WebGPU binds 8, one is the output
+
+
+def fuse(program: Program) -> Program:
+    """`program` with fewer, larger computations. Labels name all that each one stands for."""
+    state = _State({c.out: c for c in program.computes}, frozenset(program.outputs))
+    live = _reachable(program)
+    order = [c for c in program.computes if c.out in live]
+    state.users = _count_users(order)
+    for compute in order:
+        state.done[compute.out] = _absorb(compute, state)
+    kept = _reachable(replace_computes(program, list(state.done.values())))
+    return replace_computes(program, [c for c in state.done.values() if c.out in kept])
+
+
+def replace_computes(program: Program, computes: list[Compute]) -> Program:
+    """The program with other computations and only the constants that they load."""
+    used = {n.buffer for c in computes for n in walk(c.value) if isinstance(n, Load)}
+    used |= set(program.outputs)
+    constants = {b: d for b, d in program.constants.items() if b in used}
+    return replace(program, computes=computes, constants=constants)
+
+
+@dataclass
+class _State:
+    original: Mapping[Buffer, Compute]
+    outputs: frozenset[Buffer]
+    users: dict[Buffer, set[Buffer]] = field(default_factory=dict)
+    done: dict[Buffer, Compute] = field(default_factory=dict)
+
+
+def _reachable(program: Program) -> set[Buffer]:
+    by_out = {c.out: c for c in program.computes}
+    stack, seen = list(program.outputs), set[Buffer]()
+    while stack:
+        buffer = stack.pop()
+        if buffer in seen:
+            continue
+        seen.add(buffer)
+        if buffer in by_out:
+            stack.extend(n.buffer for n in walk(by_out[buffer].value) if isinstance(n, Load))
+    return seen
+
+
+def _count_users(computes: list[Compute]) -> dict[Buffer, set[Buffer]]:
+    users: dict[Buffer, set[Buffer]] = defaultdict(set)
+    for c in computes:
+        for node in walk(c.value):
+            if isinstance(node, Load):
+                users[node.buffer].add(c.out)
+    return users
+
+
+def is_contraction(e: Expr) -> Reduce | None:
+    """The sum of products over an axis inside `e`, if there is one."""
+    for node in walk(e):
+        if isinstance(node, Reduce) and node.kind == "sum" and not _has_reduce(node.body):
+            body = node.body
+            if isinstance(body, Op) and body.name == "mul" and body.args[0] is not body.args[1]:
+                return node
+    return None
+
+
+def _has_reduce(e: Expr) -> bool:
+    return any(isinstance(n, Reduce) for n in walk(e))
+
+
+def cost(e: Expr) -> int:
+    """Scalar float operations to evaluate `e` once; index arithmetic is free."""
+    total = 0
+    for node in walk(e):
+        if isinstance(node, Op) and not node.dtype.is_int and node.name not in ("cast", "select"):
+            total += 12 if node.name in EXPENSIVE else 1
+    return total
+
+
+def _absorb(compute: Compute, state: _State) -> Compute:
+    """`compute` with every producer inlined that the rules allow, until none is left to try."""
+    refused: set[Buffer] = set()
+    while True:
+        loads = [n for n in walk(compute.value) if isinstance(n, Load)]
+        producers = dict.fromkeys(
+            n.buffer for n in loads if n.buffer in state.done and n.buffer not in refused
+        )
+        if not producers:
+            return compute
+        # the last producer first: it is the one whose epilogue this may become
+        buffer = list(producers)[-1]
+        producer = state.done[buffer]
+        if _may_inline(producer, compute, state):
+            compute = _inline(producer, compute)
+        else:
+            refused.add(buffer)
+
+
+def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
+    if len(_buffers(producer.value) | _buffers(consumer.value)) > MAX_LOADS + 1:
+        return False
+    sites = [n for n in walk(consumer.value) if isinstance(n, Load) and n.buffer is producer.out]
+    if _has_reduce(producer.value):
+        return _is_epilogue(producer, consumer, sites, state)
+    if is_contraction(consumer.value) is not None and _inside_reduce(consumer.value, producer.out):
+        return _is_plain_view(producer.value)
+    work = cost(producer.value)
+    if work == 0:
+        return True
+    alone = len(state.users[producer.out]) == 1 and producer.out not in state.outputs
+    if _inside_reduce(consumer.value, producer.out):
+        return alone and work <= CHEAP
+    return (alone or work <= 2) and len(sites) * work <= 4 * CHEAP + 24 * (len(sites) == 1)
+
+
+def _buffers(e: Expr) -> set[Buffer]:
+    return {n.buffer for n in walk(e) if isinstance(n, Load)}
+
+
+def _is_plain_view(e: Expr) -> bool:
+    """Only another place to load from: no condition, so a contraction can still walk it."""
+    return isinstance(e, Load) and not any(
+        isinstance(a, Op) and a.name == "select" for a in walk(e)
+    )
+
+
+def _inside_reduce(e: Expr, buffer: Buffer) -> bool:
+    return any(
+        isinstance(n, Reduce)
+        and any(isinstance(m, Load) and m.buffer is buffer for m in walk(n.body))
+        for n in walk(e)
+    )
+
+
+def _is_epilogue(producer: Compute, consumer: Compute, sites: list[Load], state: _State) -> bool:
+    """The consumer is element-wise, the only user, and reads each element of the reduction exactly once."""
+    if len(state.users[producer.out]) != 1 or producer.out in state.outputs:
+        return False
+    if _has_reduce(consumer.value) or len(sites) != 1:
+        return False
+    index = sites[0].args
+    variables = [i for i in index if isinstance(i, Var)]
+    if len(set(variables)) != len(variables):
+        return False
+    fixed = [i for i in index if not isinstance(i, Var)]
+    if any(
+        not (isinstance(i, Const) and _extent(producer, k) == 1)
+        for k, i in enumerate(index)
+        if i in fixed
+    ):
+        return False
+    spread = [v for v in consumer.axes if v not in variables]
+    if any(not (isinstance(v.extent, Const) and v.extent.value == 1) for v in spread):
+        return False
+    guarded = any(isinstance(n, Op) and n.name == "select" for n in walk(consumer.value))
+    return not guarded or all(
+        simplify(a) is simplify(b)
+        for a, b in zip(
+            [v.extent for v in variables if v.extent is not None],
+            [s for s, i in zip(producer.out.shape, index, strict=True) if isinstance(i, Var)],
+            strict=True,
+        )
+    )
+
+
+def _extent(producer: Compute, axis: int) -> int | None:
+    size = producer.out.shape[axis]
+    return int(size.value) if isinstance(size, Const) else None
+
+
+def _inline(producer: Compute, consumer: Compute) -> Compute:
+    def visit(node: Expr) -> Expr | None:
+        if isinstance(node, Load) and node.buffer is producer.out:
+            return substitute(producer.value, dict(zip(producer.axes, node.args, strict=True)))
+        return None
+
+    labels = Counter([*producer.label.split(" + "), *consumer.label.split(" + ")])
+    return replace(
+        consumer,
+        value=simplify(transform(consumer.value, visit)),
+        label=" + ".join(x for x in labels if x),
+    )

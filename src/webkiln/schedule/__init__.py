@@ -1,0 +1,1 @@
+"""Loop nests and the rules that shape them for a target."""

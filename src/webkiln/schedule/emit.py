@@ -1,0 +1,307 @@
+"""Statements from a nest: the plain way, in which every rule that needs nothing special ends.
+
+Reductions are placed at the outermost loop where all that they use is bound (so a row's mean is computed
+once a row, not once an element), conditions on a reduction's own axes become its loop bounds, and one
+axis may be vectorised.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from webkiln.ir.dtypes import I32, DType
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Op,
+    Read,
+    Reduce,
+    Var,
+    call,
+    const,
+    free_vars,
+    maximum,
+    minimum,
+    select,
+    splat,
+    substitute,
+    walk,
+)
+from webkiln.ir.simplify import linear, simplify
+from webkiln.ir.stmt import Assign, Declare, For, Stmt, Store, register
+from webkiln.schedule.nest import Nest, reduces
+from webkiln.schedule.vectorize import unit_stride, vectorize
+
+__all__ = ["COMBINE", "Emitter", "bounds_of", "initial"]
+
+COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
+
+
+def initial(kind: str, dtype: DType) -> Expr:
+    """The value of an empty reduction."""
+    if kind in ("sum", "prod"):
+        return const(0 if kind == "sum" else 1, dtype)
+    if dtype.is_float:
+        return const(float("-inf") if kind == "max" else float("inf"), dtype)
+    low, high = (-(2**31), 2**31 - 1) if dtype == I32 else (0, 2**32 - 1)
+    return const(low if kind == "max" else high, dtype)
+
+
+def bounds_of(reduce: Reduce) -> tuple[dict[Var, tuple[Expr, Expr]], Expr]:
+    """Loop bounds (start, stop) of each axis, and the body they make unconditional.
+
+    A term `select(lo ≤ a·k + b and …, x, neutral)` of a sum is skipped where the condition fails: bounds
+    on one axis k at a time leave the body, others stay as they are.
+    """
+    bounds: dict[Var, tuple[Expr, Expr]] = {}
+    for axis in reduce.axes:
+        assert axis.extent is not None
+        bounds[axis] = const(0, I32), axis.extent
+    body = _strip(reduce, bounds)
+    return bounds, body
+
+
+def _strip(reduce: Reduce, bounds: dict[Var, tuple[Expr, Expr]]) -> Expr:
+    """Take from the guard of the body what can be a loop bound."""
+    body = reduce.body
+    guard, wrap = _guard(reduce)
+    if guard is None:
+        return body
+    kept: list[Expr] = []
+    for condition in _conjuncts(guard.args[0]):
+        if not _tighten(condition, reduce.axes, bounds):
+            kept.append(condition)
+    inner = guard.args[1]
+    if kept:
+        condition = kept[0]
+        for other in kept[1:]:
+            condition = call("and", condition, other)
+        inner = select(condition, guard.args[1], guard.args[2])
+    return wrap(inner)
+
+
+def _guard(reduce: Reduce) -> tuple[Op | None, Callable[[Expr], Expr]]:
+    """The select whose untaken side leaves the reduction unchanged, and the body around it."""
+    body = reduce.body
+
+    def neutral(node: Expr, by: Expr) -> bool:
+        return isinstance(node, Op) and node.name == "select" and node.args[2] is by
+
+    if neutral(body, initial(reduce.kind, body.dtype)):
+        assert isinstance(body, Op)
+        return body, lambda x: x
+    if reduce.kind == "sum" and isinstance(body, Op) and body.name == "mul":
+        for side in (0, 1):
+            node, other = body.args[side], body.args[1 - side]
+            if neutral(node, const(0, node.dtype)):
+                assert isinstance(node, Op)
+                return node, lambda x, o=other: call("mul", x, o)  # type: ignore[misc]
+    return None, lambda x: x
+
+
+def _conjuncts(e: Expr) -> Iterator[Expr]:
+    if isinstance(e, Op) and e.name == "and":
+        for a in e.args:
+            yield from _conjuncts(a)
+    else:
+        yield e
+
+
+def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr, Expr]]) -> bool:
+    """Fold `a < b` or `a <= b`, linear in one axis with a positive factor, into that axis' bounds."""
+    if not (isinstance(condition, Op) and condition.name in ("lt", "le")):
+        return False
+    slack = 1 if condition.name == "lt" else 0
+    gap = simplify(condition.args[1] - condition.args[0] - slack)  # condition: gap ≥ 0
+    parts = linear(gap, axes)
+    if parts is None or len(parts[0]) != 1:
+        return False
+    ((axis, factor),) = parts[0].items()
+    if not isinstance(factor, Const):
+        return False
+    start, stop = bounds[axis]
+    rest = parts[1]
+    if factor.value > 0:  # k ≥ ⌈-rest / factor⌉; for loops that start at 0 rounding needs rest's sign
+        lower = simplify((const(int(factor.value) - 1, I32) - rest)) if factor.value > 1 else -rest
+        lower = maximum(lower, 0) // int(factor.value) if factor.value > 1 else simplify(lower)
+        bounds[axis] = maximum(start, lower), stop
+    else:  # k ≤ ⌊rest / -factor⌋, so k < that + 1
+        width = -int(factor.value)
+        upper = simplify(rest + width)
+        upper = maximum(upper, 0) // width if width > 1 else upper
+        bounds[axis] = start, minimum(stop, upper)
+    return True
+
+
+@dataclass
+class Emitter:
+    """Collects statements; registers get fresh names."""
+
+    lanes: int = 4
+    _fresh: Iterator[int] = field(default_factory=itertools.count)
+
+    def register(self, dtype: DType, prefix: str = "r") -> Var:
+        return register(f"{prefix}{next(self._fresh)}", dtype)
+
+    def loops(
+        self, nest: Nest, loops: Sequence[Var], bound: frozenset[Var], vector: Var | None = None
+    ) -> list[Stmt]:
+        """The nest's remaining `loops` inside those already `bound`, ending in the store.
+
+        `vector` is one of the loops to run `self.lanes` at a time, with a scalar loop for the rest.
+        """
+        out: list[Stmt] = []
+        value = self.hoist(nest.value, bound, out)
+        if value is not nest.value:
+            nest = Nest(nest.out, nest.loops, nest.offset, value, nest.label)
+        if not loops:
+            out.append(Store(nest.out, nest.offset, nest.value))
+            return out
+        var, rest = loops[0], loops[1:]
+        assert var.extent is not None
+        if var is vector:
+            out.extend(self._vector_loop(nest, var, bound))
+        else:
+            body = self.loops(nest, rest, bound | {var}, vector)
+            out.append(For(var, const(0, I32), var.extent, tuple(body)))
+        return out
+
+    def _vector_loop(self, nest: Nest, var: Var, bound: frozenset[Var]) -> list[Stmt]:
+        """The innermost loop in vectors, then what is left one by one."""
+        assert var.extent is not None
+        lanes = self.lanes
+        whole = simplify((var.extent // lanes) * lanes)
+        out: list[Stmt] = []
+        body = self.vector_body(nest, var, bound, lanes)
+        out.append(For(var, const(0, I32), whole, tuple(body), lanes))
+        if whole is not simplify(var.extent):
+            tail = self.loops(nest, (), bound | {var})
+            out.append(For(var, whole, var.extent, tuple(tail)))
+        return out
+
+    def vector_body(self, nest: Nest, var: Var, bound: frozenset[Var], lanes: int) -> list[Stmt]:
+        """One vector of the output: its reductions in vector registers, then the store."""
+        out: list[Stmt] = []
+        value = self.hoist(nest.value, bound | {var}, out, across=(var, lanes))
+        wide = vectorize(value, var, lanes)
+        assert wide is not None, "the rule checked that the nest vectorises"
+        out.append(Store(nest.out, nest.offset, splat(wide, lanes) if wide.dtype.lanes == 1 else wide))
+        return out
+
+    def hoist(
+        self,
+        value: Expr,
+        bound: frozenset[Var],
+        out: list[Stmt],
+        across: tuple[Var, int] | None = None,
+    ) -> Expr:
+        """`value` with every reduction whose variables are bound computed into a register by `out`."""
+        while True:
+            ready = [
+                r
+                for r in reduces(value)
+                if all(v in bound or not _is_loop(v) for v in free_vars(r))
+                and not any(reduces(a) for a in r.args if _has_ready(a, bound))
+            ]
+            if not ready:
+                return value
+            target = ready[0]
+            value = substitute(value, {target: self.reduction(target, bound, out, across)})
+
+    def reduction(
+        self, reduce: Reduce, bound: frozenset[Var], out: list[Stmt], across: tuple[Var, int] | None
+    ) -> Expr:
+        """Loops that compute `reduce` into a register. `across`: a vector axis of the output."""
+        bounds, body = bounds_of(reduce)
+        if across is not None and across[0] in free_vars(body):
+            return self._reduce_into(reduce, bounds, body, bound, out, across)
+        inner = reduce.axes[-1]
+        lanes = 2 * self.lanes
+        if self._row_vectorises(reduce, body, inner, bounds):
+            return self._reduce_row(reduce, bounds, body, bound, out, lanes)
+        return self._reduce_into(reduce, bounds, body, bound, out, None)
+
+    def _row_vectorises(
+        self, reduce: Reduce, body: Expr, inner: Var, bounds: dict[Var, tuple[Expr, Expr]]
+    ) -> bool:
+        if self.lanes == 1 or reduces(body) or not body.dtype.is_float:
+            return False
+        if isinstance(inner.extent, Const) and inner.extent.value < 2 * self.lanes:
+            return False
+        whole = bounds[inner] == (const(0, I32), inner.extent)
+        moves = [unit_stride(n.args[0], inner) for n in walk(body) if isinstance(n, Read)]
+        return whole and 1 in moves and vectorize(body, inner, 2 * self.lanes) is not None
+
+    def _reduce_into(
+        self,
+        reduce: Reduce,
+        bounds: dict[Var, tuple[Expr, Expr]],
+        body: Expr,
+        bound: frozenset[Var],
+        out: list[Stmt],
+        across: tuple[Var, int] | None,
+    ) -> Var:
+        dtype = reduce.dtype if across is None else reduce.dtype.vector(across[1])
+        total = self.register(dtype)
+        out.append(Declare(total, splat(initial(reduce.kind, reduce.dtype), dtype.lanes)))
+        inside: list[Stmt] = []
+        term = self.hoist(body, bound | frozenset(reduce.axes), inside, across)
+        if across is not None:
+            wide = vectorize(term, *across)
+            assert wide is not None
+            term = splat(wide, across[1]) if wide.dtype.lanes == 1 else wide
+        inside.append(Assign(total, call(COMBINE[reduce.kind], total, term)))
+        out.extend(_nested(reduce.axes, bounds, inside))
+        return total
+
+    def _reduce_row(
+        self,
+        reduce: Reduce,
+        bounds: dict[Var, tuple[Expr, Expr]],
+        body: Expr,
+        bound: frozenset[Var],
+        out: list[Stmt],
+        lanes: int,
+    ) -> Var:
+        """A reduction along contiguous memory: vector partial results, folded at the end."""
+        inner = reduce.axes[-1]
+        assert inner.extent is not None
+        combine = COMBINE[reduce.kind]
+        wide = self.register(reduce.dtype.vector(lanes))
+        out.append(Declare(wide, splat(initial(reduce.kind, reduce.dtype), lanes)))
+        total = self.register(reduce.dtype)
+        tail: list[Stmt] = [Assign(total, call(combine, total, body))]
+        whole = simplify((inner.extent // lanes) * lanes)
+        term = vectorize(body, inner, lanes)
+        assert term is not None
+        outer = reduce.axes[:-1]
+        step: list[Stmt] = [Assign(wide, call(combine, wide, term))]
+        out.extend(_nested(outer, bounds, [For(inner, const(0, I32), whole, tuple(step), lanes)]))
+        out.append(Declare(total, Op(f"fold_{combine}", (wide,), reduce.dtype)))
+        if whole is not simplify(inner.extent):
+            rest: list[Stmt] = [For(inner, whole, inner.extent, tuple(tail))]
+            out.extend(_nested(outer, bounds, rest))
+        return total
+
+
+def _nested(
+    axes: Sequence[Var], bounds: dict[Var, tuple[Expr, Expr]], body: list[Stmt]
+) -> list[Stmt]:
+    for axis in reversed(axes):
+        start, stop = bounds[axis]
+        body = [For(axis, start, stop, tuple(body))]
+    return body
+
+
+def _is_loop(v: Var) -> bool:
+    """A loop variable or a reduction's axis, as against a dim or a register."""
+    return v.extent is not None
+
+
+def _has_ready(e: Expr, bound: frozenset[Var]) -> bool:
+    """A reduction inside `e` that could be computed first."""
+    return any(
+        all(v in bound or not _is_loop(v) for v in free_vars(r)) for r in reduces(e)
+    )

@@ -1,0 +1,58 @@
+"""A Kernel from scheduled statements: its arguments read off what they mention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.expr import Dim, Expr, Read, Var, walk
+from webkiln.ir.program import Kernel, Loop
+from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
+from webkiln.schedule.nest import Nest
+
+__all__ = ["expressions", "make_kernel", "statements"]
+
+
+def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Every statement of `body`, those inside loops and conditions too."""
+    for s in body:
+        yield s
+        if isinstance(s, For | If):
+            yield from statements(s.body)
+        if isinstance(s, If):
+            yield from statements(s.orelse)
+
+
+def expressions(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions that `s` itself evaluates."""
+    match s:
+        case Declare(_, value) | Assign(_, value):
+            return (value,)
+        case Store(_, offset, value, count):
+            return (offset, value) if count is None else (offset, value, count)
+        case For(_, start, stop):
+            return start, stop
+        case If(condition):
+            return (condition,)
+        case _:
+            return ()
+
+
+def make_kernel(kind: str, nest: Nest, loops: Sequence[Loop], body: Sequence[Stmt]) -> Kernel:
+    """The kernel that runs `body` for all `loops`; buffers in order of first use, the output last."""
+    roots = [e for s in statements(body) for e in expressions(s)]
+    roots += [loop.extent for loop in loops]
+    nodes = list(walk(*roots))
+    inputs = dict.fromkeys(
+        n.buffer for n in nodes if isinstance(n, Read) and n.buffer.role != "workgroup"
+    )
+    outputs = dict.fromkeys(
+        s.buffer for s in statements(body) if isinstance(s, Store) and s.buffer.role != "workgroup"
+    )
+    only_read = tuple(b for b in inputs if b not in outputs)
+    buffers: tuple[Buffer, ...] = (*only_read, *outputs)
+    access = tuple(
+        "read" if b not in outputs else "read_write" if b in inputs else "write" for b in buffers
+    )
+    params: list[Var] = sorted({n for n in nodes if isinstance(n, Dim)}, key=lambda v: v.name)
+    return Kernel("", kind, buffers, access, tuple(params), tuple(loops), tuple(body))

@@ -1,0 +1,24 @@
+"""Schedules for WebAssembly SIMD: an ordered list of rules, the first that fits wins, the last always does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from webkiln.ir.program import Compute, Kernel
+from webkiln.schedule.nest import Nest, collapse, nest_of, split_axes
+from webkiln.schedule.wasm.contraction import contraction
+from webkiln.schedule.wasm.loops import columns, scalar
+
+__all__ = ["RULES", "schedule"]
+
+RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, columns, scalar)
+
+
+def schedule(compute: Compute) -> Kernel:
+    """The kernel for `compute`, by the first rule that takes it."""
+    nest = collapse(split_axes(nest_of(compute)))
+    for rule in RULES:
+        kernel = rule(nest)
+        if kernel is not None:
+            return kernel
+    raise AssertionError("the scalar rule takes every nest")
