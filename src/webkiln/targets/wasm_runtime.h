@@ -11,17 +11,17 @@
  * calls webkiln_barrier(threads) on every thread. To share work of uneven cost, or among uneven
  * cores, a step takes tiles one at a time with webkiln_claim():
  *
- *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // the counter restarts at each barrier
+ *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // restarts at each barrier
  *
  * Compiled by clang from the ziglang wheel (0.17.1), no libc:
  *
  *     python -m ziglang cc -target wasm32-freestanding -O3 -nostdlib
- *       -mcpu=generic+simd128+bulk_memory                    every variant: SIMD, memory.copy and memory.fill
+ *       -mcpu=generic+simd128+bulk_memory                    every variant
  *       -mcpu=...+relaxed_simd                               relaxed-simd variants
  *       -mcpu=...+atomics -DWEBKILN_THREADS -Wl,--shared-memory   threads variants
  *       -Wl,--no-entry -Wl,--import-memory
- *       -Wl,--initial-memory=BYTES -Wl,--max-memory=BYTES    plan.wasm.memory.bytes, both; a multiple of 65536
- *       -Wl,--global-base=1024 -Wl,-z,stack-size=1024        static data at 1024; the linker's own stack is never used
+ *       -Wl,--initial-memory=BYTES -Wl,--max-memory=BYTES    plan.wasm.memory.bytes, both
+ *       -Wl,--global-base=1024 -Wl,-z,stack-size=1024        static data from 1024
  *       -Wl,--export=__stack_pointer -Wl,--strip-all
  *       module.c -o module.wasm
  *
