@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from webkiln.errors import InvalidModelError, ModelNotFoundError
 from webkiln.frontends.source import Source
@@ -84,7 +84,7 @@ def write_head(head: Head, path: str | os.PathLike[str]) -> None:
         "encoder": head.encoder,
         "license": head.license,
     }
-    save_file({"weight": head.weight, "bias": head.bias}, Path(path), metadata=metadata)
+    Path(path).write_bytes(save({"weight": head.weight, "bias": head.bias}, metadata=metadata))
 
 
 def with_head(encoder: Source, head: str | os.PathLike[str] | Head) -> Source:
