@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from webkiln.errors import InputError, PortInUseError
 
-__all__ = ["Server", "application", "serve"]
+__all__ = ["Server", "application", "listen", "serve"]
 
 DEFAULT_HOST = "localhost"
 DEFAULT_PORT = 3000
@@ -143,8 +143,9 @@ class Server:
         with Server("dist", port=0) as server:
             urllib.request.urlopen(server.url)
 
-    `port` 0 takes any free one. Raises `PortInUseError` for a taken port, `InputError` for a folder
-    or an address that cannot be served.
+    `port` 0 takes any free one; `listener` is a socket that `listen` made before. Raises
+    `PortInUseError` for a taken port, `InputError` for a folder or an address that cannot be
+    served.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class Server:
         host: str = DEFAULT_HOST,
         port: int = DEFAULT_PORT,
         isolation: bool = True,
-        app: ASGIApp | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         self.folder = Path(folder).resolve()
         if not self.folder.is_dir():
@@ -162,11 +163,11 @@ class Server:
             raise InputError(
                 f"cannot serve {folder}: it {reason}", hint="webkiln build MODEL -o DIR makes one"
             )
-        self._socket = _listen(host, port)
+        self._socket = listener or listen(host, port)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            app or application(self.folder, isolation=isolation),
+            application(self.folder, isolation=isolation),
             log_level="error",
             access_log=False,
             lifespan="off",
@@ -216,6 +217,7 @@ def serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     isolation: bool = True,
+    listener: socket.socket | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve `folder` until Ctrl-C or SIGTERM. `ready` gets the address once requests are answered.
@@ -232,7 +234,7 @@ def serve(
     def stop(number: int, frame: FrameType | None) -> None:
         stopped.set()
 
-    with Server(folder, host=host, port=port, isolation=isolation) as server:
+    with Server(folder, host=host, port=port, isolation=isolation, listener=listener) as server:
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             if ready is not None:
@@ -243,7 +245,7 @@ def serve(
                 signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket on host:port, or an error that says why there is none."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

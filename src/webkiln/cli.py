@@ -1,0 +1,380 @@
+"""The `webkiln` command: thin over the library, which does the work and raises the errors.
+
+Exit codes: 0 done; 1 a check failed, or a fault; 2 wrong usage or bad input; 3 a model that cannot
+be compiled; 130 stopped by Ctrl-C. Results go to standard output, everything else to standard
+error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from webkiln import __version__, terminal
+from webkiln.errors import InputError, WebkilnError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="webkiln",
+    help="Compile a machine-learning model once into a static folder that runs in every browser.",
+    epilog="WEBKILN_DEBUG=1 prints stages and tracebacks, 2 kernels, 3 IR, 4 generated source.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `build` wrote.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        terminal.say(f"webkiln {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Compile a machine-learning model once into a static folder that runs in every browser."""
+
+
+@app.command()
+def build(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A file, a folder or a Hugging Face repo id."),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundle goes.")
+    ] = Path("dist"),
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="What the model is for. Default: what it looks like."),
+    ] = None,
+    quantize: Annotated[
+        str, typer.Option("--quantize", help="How weights are stored: f32, f16, q8 or q4.")
+    ] = "f32",
+    bounds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max", metavar="NAME=N", help="Upper bound of a symbolic dimension; repeatable."
+        ),
+    ] = None,
+    targets: Annotated[
+        str, typer.Option("--targets", help="What to compile for, separated by commas.")
+    ] = "webgpu,wasm",
+    json: Json = False,
+) -> None:
+    """Compile MODEL into a folder that any static host can serve."""
+    from webkiln import compile as compiler
+
+    started = time.perf_counter()
+    with terminal.Bars() as progress:
+        compiler.build(
+            model,
+            task=task,
+            quantize=quantize,
+            max=_bounds(bounds or []),
+            targets=_names(targets, "--targets"),
+            output=output,
+            progress=progress,
+        )
+    seconds = time.perf_counter() - started
+    summary = _build_summary(output, seconds)
+    if json:
+        terminal.print_json(summary)
+    else:
+        terminal.say(
+            f"{output}: {summary['task']}, {summary['steps']} steps, "
+            f"{terminal.size(summary['weights'])} of weights, in {seconds:.1f} s"
+        )
+        terminal.note(f"webkiln serve {output} shows it in a browser")
+
+
+def _build_summary(output: Path, seconds: float) -> dict[str, Any]:
+    from webkiln.inspect import bundle_report
+
+    report = bundle_report(output)
+    return {
+        "output": str(output),
+        "name": report.name,
+        "task": report.task,
+        "steps": sum(len(program.steps) for program in report.programs),
+        "kernels": report.kernels,
+        "weights": report.weights,
+        "memory": report.memory,
+        "before_weights_gzip": sum(file["gzip"] for file in report.files.values()),
+        "seconds": round(seconds, 3),
+    }
+
+
+@app.command()
+def serve(
+    folder: Folder,
+    port: Port = 3000,
+    host: Host = "localhost",
+    isolation: Annotated[
+        bool,
+        typer.Option(
+            "--isolation/--no-isolation",
+            help="Send the headers that let a page use threads (COOP and COEP).",
+        ),
+    ] = True,
+) -> None:
+    """Serve a bundle until Ctrl-C."""
+    from webkiln import server
+
+    server.serve(folder, host=host, port=port, isolation=isolation, ready=_announce(folder))
+
+
+@app.command()
+def run(
+    folder: Folder,
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="FILE",
+            help="What the task takes: an image, a text or a file of it, a .npz of arrays; "
+            "or NAME=FILE.npy for one input by name (repeatable).",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Save raw outputs.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Run a bundle here, without a browser: the same wasm, through wasmtime."""
+    from webkiln import runner
+
+    result = runner.run(folder, inputs)
+    if output is not None:
+        runner.save_outputs(output, result.outputs)
+    if json:
+        terminal.print_json(result.answer)
+    else:
+        terminal.say(runner.show(result.answer))
+
+
+@app.command()
+def check(folder: Folder, json: Json = False) -> None:
+    """Compare a bundle's outputs with the reference's, on the samples made at build time."""
+    from webkiln.bundle import Bundle
+
+    checks = Bundle.load(folder).check()
+    passed = all(item.ok for item in checks)
+    if json:
+        terminal.print_json(
+            {
+                "ok": passed,
+                "outputs": [
+                    {
+                        "sample": item.sample,
+                        "output": item.output,
+                        "max_abs_error": item.max_abs_error,
+                        "max_rel_error": item.max_rel_error,
+                        "ok": item.ok,
+                    }
+                    for item in checks
+                ],
+            }
+        )
+    else:
+        rows = [
+            [str(item.sample), item.output, f"{item.max_abs_error:.3g}",
+             f"{item.max_rel_error:.3g}", "ok" if item.ok else "FAILED"]
+            for item in checks
+        ]  # fmt: skip
+        columns = ["sample", "output", "max abs error>", "max rel error>", "result"]
+        terminal.print_table("", columns, rows)
+    if not passed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|DIR", help="A bundle's folder, or any model.")
+    ],
+    at: Annotated[
+        list[str] | None,
+        typer.Option("--at", metavar="NAME=N", help="Costs at this size of a dimension."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write the report as one page."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show operators, shapes, fused kernels, FLOPs, bytes, peak memory and limits."""
+    from webkiln import inspect as inspection
+    from webkiln.inspect import text
+    from webkiln.output import is_bundle
+
+    report: Any
+    show: Any
+    page: Any
+    if is_bundle(Path(model)):
+        report = inspection.bundle_report(model, _bounds(at or [], "--at"))
+        show, page = text.bundle_text, inspection.bundle_page
+    else:
+        from webkiln import frontends
+
+        report = inspection.model_report(frontends.load(model))
+        show, page = text.model_text, inspection.model_page
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page(report), encoding="utf-8")
+        terminal.note(f"wrote {html}")
+    if json:
+        terminal.print_json(report.to_json())
+    elif html is None:
+        show(report)
+
+
+@app.command()
+def bench(
+    folder: Folder,
+    browser: Annotated[
+        str, typer.Option("--browser", help="chromium, or the path of one.")
+    ] = "chromium",
+    device: Annotated[
+        str, typer.Option("--device", help="wasm, webgpu, or both separated by a comma.")
+    ] = "wasm",
+    threads: Annotated[
+        str, typer.Option("--threads", help="Thread counts for wasm, separated by commas.")
+    ] = "1,2",
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each.")] = 20,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Compare with a peer on the same model: onnxruntime-web."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Time a bundle in a headless browser, and each kernel against what the machine can do."""
+    from webkiln import bench as benchmark
+
+    options = benchmark.Options(
+        browser=browser,
+        devices=_names(device, "--device"),
+        threads=tuple(_number(part, "--threads") for part in _names(threads, "--threads")),
+        runs=runs,
+        against=_names(against, "--against") if against else (),
+    )
+    with terminal.Bars() as progress:
+        report = benchmark.run(folder, options, progress=progress)
+    if json:
+        terminal.print_json(report.to_json())
+    else:
+        benchmark.show(report)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Where the apps are built and kept."),
+    ] = None,
+    apps: Annotated[
+        str | None,
+        typer.Option("--apps", help="Only these apps, separated by commas. Default: all."),
+    ] = None,
+    port: Port = 3000,
+    host: Host = "localhost",
+    serving: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="Serve the gallery when it is built.")
+    ] = True,
+) -> None:
+    """Build the gallery of ready apps on first use, and serve it."""
+    from webkiln import demo as gallery
+    from webkiln import server
+
+    listener = server.listen(host, port) if serving else None  # a taken port fails before a build
+    with terminal.Bars() as progress:
+        folder = gallery.build(
+            output, apps=_names(apps, "--apps") if apps else None, progress=progress
+        )
+    if listener is None:
+        terminal.say(str(folder))
+        return
+    server.serve(folder, host=host, listener=listener, ready=_announce(folder))
+
+
+def _announce(folder: Path) -> Any:
+    def ready(url: str) -> None:
+        terminal.say(f"{folder} is served on {url.removesuffix('/')}  (Ctrl-C stops)")
+        sys.stdout.flush()
+
+    return ready
+
+
+def _names(text: str, option: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise InputError(
+            f"{option} names nothing", hint=f"webkiln --help shows what {option} takes"
+        )
+    return names
+
+
+def _number(text: str, option: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"{option} takes positive numbers, not {text!r}", hint=f"{option} 1,2")
+    return int(text)
+
+
+def _bounds(pairs: list[str], option: str = "--max") -> dict[str, int]:
+    """NAME=N pairs as a mapping."""
+    bounds = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals or not value.isdigit() or int(value) < 1:
+            raise InputError(
+                f"{option} takes NAME=N with a positive number, not {pair!r}",
+                hint=f"{option} sequence=128",
+            )
+        bounds[name] = int(value)
+    return bounds
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    raise SystemExit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        result = app(args=arguments, prog_name="webkiln", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        sys.stdout.flush()
+        return code
+    except typer.TyperException as error:  # wrong usage
+        command = getattr(getattr(error, "ctx", None), "command_path", "webkiln")
+        hint = f"{command} --help"
+        return terminal.fail(InputError(error.format_message().rstrip("."), hint=hint))
+    except (KeyboardInterrupt, typer.Abort):
+        terminal.note("stopped")
+        return 130
+    except BrokenPipeError:
+        # the reader (head, less) has enough; keep Python from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (WebkilnError, Exception) as error:
+        return terminal.fail(error)
