@@ -1,0 +1,1 @@
+"""Targets: their limits, legalisation, and the tools that build for them."""

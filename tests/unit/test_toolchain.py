@@ -1,0 +1,166 @@
+"""C to WebAssembly: what comes out keeps the ABI, what can't is one clear error, results are kept."""
+
+import re
+import threading
+
+import pytest
+
+from webkiln.errors import ToolchainError
+from webkiln.targets import toolchain
+from webkiln.targets.toolchain import (
+    VARIANTS,
+    Variant,
+    cache_folder,
+    compile_variants,
+    compile_wasm,
+)
+from webkiln.targets.wasm_module import read_module
+
+MEMORY = 1 << 20
+SIMD = VARIANTS[-1]
+
+
+def module(step: str = "", before: str = "") -> str:
+    return f"""
+#include "wasm_runtime.h"
+{before}
+int webkiln_steps(int program) {{ return 1; }}
+void webkiln_step(int program, int step, int thread, int threads) {{ {step} }}
+"""
+
+
+def test_every_variant_keeps_the_abi(tmp_path):
+    modules = compile_variants(module(), MEMORY, cache=tmp_path)
+    assert list(modules) == list(VARIANTS)
+    for variant, data in modules.items():
+        info = read_module(data)
+        assert info.imports == ("env.memory",)
+        assert info.exports["run"] == info.exports["step"] == "function"
+        assert info.exports["__stack_pointer"] == "global"
+        assert ("serve" in info.exports) == ("stop" in info.exports) == variant.threads
+
+
+def test_relaxed_variants_fuse_multiply_and_add(tmp_path):
+    step = "v *a = (v *)90000; a[0] = a[1] * a[2] + a[3];"
+    source = module(step, "typedef float v __attribute__((vector_size(16)));")
+    relaxed_madd = b"\xfd\x85\x02"
+    for variant, data in compile_variants(source, MEMORY, cache=tmp_path).items():
+        assert (relaxed_madd in data) == variant.relaxed, variant.name
+
+
+def test_copies_and_fills_need_no_library(tmp_path):
+    step = """char *a = (char *)90000, *b = (char *)95000;
+    for (int i = 0; i < step; i++) a[i] = 0;
+    for (int i = 0; i < program; i++) b[i] = a[i];
+    float z[64] = {0}; for (int i = 0; i < step; i++) z[i & 63] += b[i]; a[0] = z[program & 63];"""
+    for data in compile_variants(module(step), MEMORY, cache=tmp_path).values():
+        assert read_module(data).imports == ("env.memory",)
+
+
+def test_library_call_names_it(tmp_path):
+    source = module("*(float *)90000 = expf(*(float *)90000);", "float expf(float);")
+    with pytest.raises(ToolchainError, match="expf"):
+        compile_wasm(source, SIMD, MEMORY, cache=tmp_path)
+
+
+def test_import_is_refused_by_name(tmp_path):
+    before = '__attribute__((import_module("env"), import_name("log"))) int log_it(int);'
+    with pytest.raises(ToolchainError, match=re.escape("env.log")):
+        compile_wasm(module("log_it(step);", before), SIMD, MEMORY, cache=tmp_path)
+
+
+def test_syntax_error_quotes_the_compiler_and_keeps_the_source(tmp_path):
+    with pytest.raises(ToolchainError, match="expected") as caught:
+        compile_wasm(module("int = 3;"), SIMD, MEMORY, cache=tmp_path)
+    kept = next((tmp_path / "failed").iterdir())
+    assert str(kept) in (caught.value.hint or "")
+    assert "int = 3;" in kept.read_text()
+
+
+@pytest.mark.parametrize("variant", [VARIANTS[1], SIMD], ids=lambda v: v.name)
+def test_too_much_static_data(tmp_path, variant):
+    source = module("*(volatile int *)90000 = t[step] += 1;", "int t[17000];")
+    with pytest.raises(ToolchainError, match=r"6800\d bytes of static data, 64512 fit"):
+        compile_wasm(source, variant, MEMORY, cache=tmp_path)
+
+
+def test_warnings_are_errors(tmp_path):
+    with pytest.raises(ToolchainError, match="incompatible"):
+        compile_wasm(module("int *p = 3.5f;"), SIMD, MEMORY, cache=tmp_path)
+
+
+def test_second_time_comes_from_the_cache(tmp_path, monkeypatch):
+    first = compile_wasm(module(), SIMD, MEMORY, cache=tmp_path)
+    monkeypatch.setattr(toolchain, "_run_compiler", lambda *_: pytest.fail("compiled again"))
+    assert compile_wasm(module(), SIMD, MEMORY, cache=tmp_path) == first
+
+
+def test_other_source_memory_and_variant_are_other_modules(tmp_path, monkeypatch):
+    compile_wasm(module(), SIMD, MEMORY, cache=tmp_path)
+    compiled = []
+
+    def compiler(source, flags, cache):
+        compiled.append(flags)
+        raise ToolchainError("stop")
+
+    monkeypatch.setattr(toolchain, "_run_compiler", compiler)
+    for source, variant, memory in [
+        (module("return;"), SIMD, MEMORY),
+        (module(), VARIANTS[2], MEMORY),
+        (module(), SIMD, 2 * MEMORY),
+    ]:
+        with pytest.raises(ToolchainError, match="stop"):
+            compile_wasm(source, variant, memory, cache=tmp_path)
+    assert len(compiled) == 3
+
+
+def test_damaged_cache_entry_is_compiled_again(tmp_path):
+    first = compile_wasm(module(), SIMD, MEMORY, cache=tmp_path)
+    entry = next((tmp_path / "wasm").iterdir())
+    entry.write_bytes(first[:40])
+    assert compile_wasm(module(), SIMD, MEMORY, cache=tmp_path) == first
+    assert entry.read_bytes() == first
+
+
+def test_unwritable_cache_only_costs_time(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert compile_wasm(module(), SIMD, MEMORY, cache=blocked)[:4] == b"\0asm"
+
+
+def test_concurrent_builds_share_a_cache(tmp_path):
+    results: list[bytes] = []
+    threads = [
+        threading.Thread(
+            target=lambda: results.append(compile_wasm(module(), SIMD, MEMORY, cache=tmp_path))
+        )
+        for _ in range(3)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(results) == 3
+    assert len(set(results)) == 1
+    assert [p.suffix for p in (tmp_path / "wasm").iterdir()] == [".wasm"]
+
+
+def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEBKILN_CACHE", str(tmp_path / "c"))
+    assert cache_folder() == tmp_path / "c"
+
+
+def test_memory_must_be_whole_pages(tmp_path):
+    with pytest.raises(ValueError, match="65536"):
+        compile_wasm(module(), SIMD, 1000, cache=tmp_path)
+
+
+def test_variant_features_say_what_it_needs():
+    assert Variant("x", ("simd",)).file == "x.wasm"
+    assert [v.threads for v in VARIANTS] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("data", [b"", b"\0asm\1\0\0\0\2\5\1", b"GIF89a  "])
+def test_not_a_module(data):
+    with pytest.raises(ValueError, match="WebAssembly module"):
+        read_module(data)
