@@ -89,6 +89,8 @@ class _Evaluator:
         args = [self.value(a) for a in e.args]
         if e.name == "cast":
             return np.asarray(args[0]).astype(e.dtype.name)
+        if e.name == "bitcast":
+            return np.asarray(args[0]).view(e.dtype.name)
         result = FUNCTIONS[e.name](*args)
         return result if e.dtype.is_int else np.asarray(result).astype(e.dtype.name)
 

@@ -1,11 +1,18 @@
 """Operator definitions, found by (domain, ONNX name)."""
 
-from webkiln.ops import elementwise, linear
+from importlib import import_module
+
 from webkiln.ops.core import OPERATORS, Context, Tensor, Unsupported
 
 __all__ = ["OPERATORS", "Context", "Tensor", "Unsupported", "supports"]
 
-del elementwise, linear
+for _family in (
+    "activations",
+    "elementwise",
+    "linear",
+    "logic",
+):
+    import_module(f"webkiln.ops.{_family}")
 
 
 def supports(op_type: str, domain: str = "") -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from webkiln.errors import UnsupportedModelError
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import BOOL, I32, STORAGE
+from webkiln.ir.dtypes import BOOL, I32, STORAGE, DType
 from webkiln.ir.expr import (
     Const,
     Expr,
@@ -31,10 +31,12 @@ from webkiln.ir.expr import (
     Load,
     Reduce,
     Var,
+    call,
     cast,
     compare,
     const,
     convert,
+    logical_and,
     select,
     substitute,
     transform,
@@ -43,9 +45,21 @@ from webkiln.ir.expr import (
 from webkiln.ir.program import Compute
 from webkiln.ir.simplify import simplify
 
-__all__ = ["OPERATORS", "Context", "Operator", "Tensor", "Unsupported", "operator", "static"]
+__all__ = [
+    "OPERATORS",
+    "Context",
+    "Operator",
+    "Tensor",
+    "Unsupported",
+    "operator",
+    "static",
+    "stored",
+]
 
 MAX_KNOWN = 1024  # elements: shape arithmetic is far smaller
+MAX_CHOICES = 16  # elements of a symbolic tensor spelled as a chain of selections rather than loaded
+
+_WIDE = {"int64": (-(2**31), 2**31 - 1), "uint64": (0, 2**32 - 1)}
 
 Operator = Callable[..., "Tensor | Sequence[Tensor]"]
 OPERATORS: dict[tuple[str, str], Operator] = {}
@@ -91,12 +105,23 @@ class Tensor:
         """The element at logical `index`; of a bool tensor, a condition."""
         items = tuple(convert(i, I32) for i in (index if isinstance(index, tuple) else (index,)))
         if self.known is not None and all(isinstance(i, Const) for i in items):
-            element: Expr = self.known[tuple(int(i.value) for i in items if isinstance(i, Const))]
-            return element
-        if self.known is not None and not all(isinstance(e, Const) for e in self.known.flat):
+            return self._element(tuple(int(i.value) for i in items if isinstance(i, Const)))
+        if self.known is not None and self.known.size <= MAX_CHOICES and not self._is_fixed():
             return self._choose(items)
         element = Load(self.buffer, items)
         return compare("ne", element, 0) if self.dtype == "bool" else element
+
+    def _is_fixed(self) -> bool:
+        assert self.known is not None
+        return all(isinstance(e, Const) for e in self.known.flat)
+
+    def _element(self, where: tuple[int, ...]) -> Expr:
+        """A known element; outside of the tensor anything will do: that side of a select is not taken."""
+        assert self.known is not None
+        if any(not 0 <= i < n for i, n in zip(where, self.known.shape, strict=True)):
+            return const(0, BOOL if self.dtype == "bool" else self.buffer.dtype)
+        element: Expr = self.known[where]
+        return element
 
     def _choose(self, items: tuple[Expr, ...]) -> Expr:
         """An element of a small tensor of symbolic integers by chained selection."""
@@ -109,7 +134,7 @@ class Tensor:
                 continue
             here: Expr = const(True, BOOL)
             for axis, at in zip(items, where, strict=True):
-                here = here if self.known.shape == () else _both(here, compare("eq", axis, at))
+                here = logical_and(here, compare("eq", axis, at))
             result = select(here, element, result)
         assert result is not None
         return result
@@ -128,10 +153,11 @@ class Tensor:
         return [int(v.value) for v in values if isinstance(v, Const)]
 
 
-def _both(a: Expr, b: Expr) -> Expr:
-    from webkiln.ir.expr import logical_and
-
-    return logical_and(a, b)
+def stored(dtype: str) -> DType:
+    """The storage type of ONNX type `dtype`; raises `Unsupported` for one that has none."""
+    if dtype not in STORAGE:
+        raise Unsupported(f"no target stores elements of type {dtype}")
+    return STORAGE[dtype]
 
 
 def static(e: Expr, what: str) -> int:
@@ -209,11 +235,10 @@ class Context:
         """A tensor of `shape` and ONNX `dtype` whose element at axes i is `value(*i)`."""
         extents = tuple(simplify(convert(s, I32)) for s in shape)
         axes = tuple(self.var(e, "i") for e in extents)
-        storage = STORAGE[dtype]
+        storage = stored(dtype)
         body = value(*axes)
-        stored = cast(body, storage)
         buffer = Buffer(f"t{next(self._fresh)}", storage, extents, model_dtype=dtype)
-        compute = Compute(buffer, axes, simplify(stored), self.node)
+        compute = Compute(buffer, axes, simplify(cast(body, storage)), self.node)
         tensor = Tensor(buffer, dtype, self._known(compute, dtype))
         self.computes.append(compute)
         self.tensors[buffer] = tensor
@@ -224,9 +249,9 @@ class Context:
     def constant(self, data: NDArray[Any], name: str = "") -> Tensor:
         """A constant tensor; small integer ones are also known element by element."""
         dtype = str(data.dtype)
-        if dtype not in STORAGE:
-            raise Unsupported(f"a constant of type {dtype}")
-        storage = STORAGE[dtype]
+        storage = stored(dtype)
+        if dtype in _WIDE:  # saturated, so that "as far as there is" stays so in 32 bits
+            data = np.clip(data, *_WIDE[dtype])
         buffer = Buffer(
             name or f"c{next(self._fresh)}",
             storage,
@@ -249,7 +274,7 @@ class Context:
         """A tensor given by its elements, expressions over the model's dims."""
         simplified = np.empty(elements.shape, object)
         for where in np.ndindex(*elements.shape):
-            simplified[where] = simplify(convert(elements[where], STORAGE[dtype]))
+            simplified[where] = simplify(convert(elements[where], stored(dtype)))
         if all(isinstance(e, Const) for e in simplified.flat):
             values = [e.value for e in simplified.flat]
             return self.constant(np.array(values, dtype).reshape(elements.shape))
@@ -257,7 +282,8 @@ class Context:
         tensor = Tensor(buffer, dtype, simplified)
         self.tensors[buffer] = tensor
         axes = tuple(self.var(e, "i") for e in buffer.shape)
-        self.computes.append(Compute(buffer, axes, tensor._choose(axes), self.node))
+        value = cast(simplify(tensor._choose(axes)), buffer.dtype)
+        self.computes.append(Compute(buffer, axes, value, self.node))
         return tensor
 
     def _known(self, compute: Compute, dtype: str) -> NDArray[Any] | None:
@@ -289,12 +315,7 @@ class Context:
         def visit(node: Expr) -> Expr | None:
             if isinstance(node, Load) and all(isinstance(i, Const) for i in node.args):
                 where = tuple(int(i.value) for i in node.args if isinstance(i, Const))
-                known = self.tensors[node.buffer].known
-                assert known is not None
-                if any(not 0 <= i < n for i, n in zip(where, known.shape, strict=True)):
-                    return const(0, node.dtype)  # the side of a select that is not taken
-                element: Expr = known[where]
-                return cast(element, node.dtype)
+                return cast(self.tensors[node.buffer]._element(where), node.dtype)
             if isinstance(node, Reduce):
                 return self._write_out(node)
             return None
@@ -306,8 +327,6 @@ class Context:
         if int(np.prod(sizes)) > MAX_KNOWN or len(sizes) < len(node.axes):
             return None
         combine = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}[node.kind]
-        from webkiln.ir.expr import call
-
         total: Expr | None = None
         for where in itertools.product(*map(range, sizes)):
             at = {v: const(i, I32) for v, i in zip(node.axes, where, strict=True)}
