@@ -12,7 +12,8 @@ from webkiln.ir.expr import Expr, ExprLike, ceildiv, const, convert
 
 __all__ = ["Buffer", "Layout", "Part", "Role", "packed", "row_major"]
 
-Role = Literal["input", "output", "constant", "temporary", "state"]
+#: `workgroup`: memory of one workgroup, inside a kernel and no argument of it
+Role = Literal["input", "output", "constant", "temporary", "state", "workgroup"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ __all__ = [
     "convert",
     "free_vars",
     "is_const",
+    "lane",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -402,6 +403,15 @@ def splat(e: Expr, lanes: int) -> Expr:
     return Op("splat", (e,), e.dtype.vector(lanes))
 
 
+def lane(e: Expr, index: int) -> Expr:
+    """One element of a vector."""
+    if isinstance(e, Op) and e.name == "splat":
+        return e.args[0]
+    if isinstance(e, Const):
+        return Const(e.value, e.dtype.scalar)
+    return Op("lane", (e, const(index, I32)), e.dtype.scalar)
+
+
 def bitcast(e: Expr, dtype: DType) -> Expr:
     """The bits of `e` read as `dtype` of the same size."""
     return e if e.dtype == dtype else Op("bitcast", (e,), dtype)
@@ -455,6 +465,8 @@ def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
         return cast(args[0], e.dtype)
     if e.name == "bitcast":
         return bitcast(args[0], e.dtype)
+    if e.name == "lane" or e.name.startswith("fold_"):
+        return Op(e.name, args, e.dtype)
     return call(e.name, *args)
 
 
