@@ -85,3 +85,4 @@ class Program:
     outputs: tuple[Buffer, ...]
     constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)  # logical values
     computes: list[Compute] = field(default_factory=list)
+    channels_last: frozenset[Buffer] = frozenset()  # where operators asked for that layout

@@ -30,13 +30,15 @@ MAX_LOADS = 6  # distinct buffers a fused kernel reads; WebGPU binds 8, one is t
 def fuse(program: Program) -> Program:
     """`program` with fewer, larger computations. Labels name all that each one stands for."""
     state = _State({c.out: c for c in program.computes}, frozenset(program.outputs))
+    state.channels_last = set(program.channels_last)
     live = _reachable(program)
     order = [c for c in program.computes if c.out in live]
     state.users = _count_users(order)
     for compute in order:
         state.done[compute.out] = _absorb(compute, state)
     kept = _reachable(replace_computes(program, list(state.done.values())))
-    return replace_computes(program, [c for c in state.done.values() if c.out in kept])
+    fused = replace_computes(program, [c for c in state.done.values() if c.out in kept])
+    return replace(fused, channels_last=frozenset(state.channels_last))
 
 
 def replace_computes(program: Program, computes: list[Compute]) -> Program:
@@ -53,6 +55,7 @@ class _State:
     outputs: frozenset[Buffer]
     users: dict[Buffer, set[Buffer]] = field(default_factory=dict)
     done: dict[Buffer, Compute] = field(default_factory=dict)
+    channels_last: set[Buffer] = field(default_factory=set)
 
 
 def _reachable(program: Program) -> set[Buffer]:
@@ -114,6 +117,8 @@ def _absorb(compute: Compute, state: _State) -> Compute:
         buffer = list(producers)[-1]
         producer = state.done[buffer]
         if _may_inline(producer, compute, state):
+            if buffer in state.channels_last and len(buffer.shape) == len(compute.out.shape):
+                state.channels_last.add(compute.out)
             compute = _inline(producer, compute)
         else:
             refused.add(buffer)

@@ -57,6 +57,7 @@ def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Co
         tuple(outputs),
         ctx.constants,
         ctx.computes,
+        frozenset(ctx.channels_last),
     )
     return program, ctx
 

@@ -123,7 +123,9 @@ def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr,
         return False
     start, stop = bounds[axis]
     rest = parts[1]
-    if factor.value > 0:  # k ≥ ⌈-rest / factor⌉; for loops that start at 0 rounding needs rest's sign
+    if (
+        factor.value > 0
+    ):  # k ≥ ⌈-rest / factor⌉; for loops that start at 0 rounding needs rest's sign
         lower = simplify((const(int(factor.value) - 1, I32) - rest)) if factor.value > 1 else -rest
         lower = maximum(lower, 0) // int(factor.value) if factor.value > 1 else simplify(lower)
         bounds[axis] = maximum(start, lower), stop
@@ -140,6 +142,7 @@ class Emitter:
     """Collects statements; registers get fresh names."""
 
     lanes: int = 4
+    wide: dict[Expr, Expr] = field(default_factory=dict)  # scalar stand-in → vector register
     _fresh: Iterator[int] = field(default_factory=itertools.count)
 
     def register(self, dtype: DType, prefix: str = "r") -> Var:
@@ -185,9 +188,11 @@ class Emitter:
         """One vector of the output: its reductions in vector registers, then the store."""
         out: list[Stmt] = []
         value = self.hoist(nest.value, bound | {var}, out, across=(var, lanes))
-        wide = vectorize(value, var, lanes)
+        wide = vectorize(value, var, lanes, self.wide)
         assert wide is not None, "the rule checked that the nest vectorises"
-        out.append(Store(nest.out, nest.offset, splat(wide, lanes) if wide.dtype.lanes == 1 else wide))
+        out.append(
+            Store(nest.out, nest.offset, splat(wide, lanes) if wide.dtype.lanes == 1 else wide)
+        )
         return out
 
     def hoist(
@@ -208,11 +213,19 @@ class Emitter:
             if not ready:
                 return value
             target = ready[0]
-            value = substitute(value, {target: self.reduction(target, bound, out, across)})
+            value = substitute(value, {target: self._scalar(self.reduction(target, bound, out, across))})
+
+    def _scalar(self, total: Var) -> Var:
+        """A vector register stands as a scalar in an expression until that is vectorised."""
+        if total.dtype.lanes == 1:
+            return total
+        stand_in = register(total.name, total.dtype.scalar)
+        self.wide[stand_in] = total
+        return stand_in
 
     def reduction(
         self, reduce: Reduce, bound: frozenset[Var], out: list[Stmt], across: tuple[Var, int] | None
-    ) -> Expr:
+    ) -> Var:
         """Loops that compute `reduce` into a register. `across`: a vector axis of the output."""
         bounds, body = bounds_of(reduce)
         if across is not None and across[0] in free_vars(body):
@@ -249,7 +262,7 @@ class Emitter:
         inside: list[Stmt] = []
         term = self.hoist(body, bound | frozenset(reduce.axes), inside, across)
         if across is not None:
-            wide = vectorize(term, *across)
+            wide = vectorize(term, *across, self.wide)
             assert wide is not None
             term = splat(wide, across[1]) if wide.dtype.lanes == 1 else wide
         inside.append(Assign(total, call(COMBINE[reduce.kind], total, term)))
@@ -302,6 +315,4 @@ def _is_loop(v: Var) -> bool:
 
 def _has_ready(e: Expr, bound: frozenset[Var]) -> bool:
     """A reduction inside `e` that could be computed first."""
-    return any(
-        all(v in bound or not _is_loop(v) for v in free_vars(r)) for r in reduces(e)
-    )
+    return any(all(v in bound or not _is_loop(v) for v in free_vars(r)) for r in reduces(e))

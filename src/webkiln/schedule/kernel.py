@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Dim, Expr, Read, Var, walk
@@ -10,7 +11,7 @@ from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
 from webkiln.schedule.nest import Nest
 
-__all__ = ["expressions", "make_kernel", "statements"]
+__all__ = ["expressions", "make_kernel", "map_expressions", "statements"]
 
 
 def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
@@ -36,6 +37,27 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return (condition,)
         case _:
             return ()
+
+
+def map_expressions(body: Sequence[Stmt], f: Callable[[Expr], Expr]) -> tuple[Stmt, ...]:
+    """`body` with `f` applied to every value that its statements compute (loop bounds stay)."""
+    out: list[Stmt] = []
+    for s in body:
+        match s:
+            case Declare(var, value):
+                out.append(Declare(var, f(value)))
+            case Assign(var, value):
+                out.append(Assign(var, f(value)))
+            case Store(buffer, offset, value, count):
+                out.append(Store(buffer, f(offset), f(value), count))
+            case For():
+                out.append(replace(s, body=map_expressions(s.body, f)))
+            case If(condition, inner, orelse):
+                parts = map_expressions(inner, f), map_expressions(orelse, f)
+                out.append(If(f(condition), *parts))
+            case _:
+                out.append(s)
+    return tuple(out)
 
 
 def make_kernel(kind: str, nest: Nest, loops: Sequence[Loop], body: Sequence[Stmt]) -> Kernel:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Expr, Op, Read, Var, bitcast, call, cast, const, select, splat, walk
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Op,
+    Read,
+    Var,
+    bitcast,
+    call,
+    cast,
+    const,
+    select,
+    splat,
+    walk,
+)
 from webkiln.ir.simplify import linear
 
 __all__ = ["unit_stride", "vectorize"]
@@ -18,13 +33,17 @@ def unit_stride(offset: Expr, var: Var) -> int | None:
     return int(move.value) if isinstance(move, Const) and move.value in (0, 1) else None
 
 
-def vectorize(e: Expr, var: Var, lanes: int) -> Expr | None:
+def vectorize(
+    e: Expr, var: Var, lanes: int, known: Mapping[Expr, Expr] | None = None
+) -> Expr | None:
     """`e` for var, var + 1, …, var + lanes - 1 at once; None where it has no such form.
 
     Reads must move by one element or not at all with `var`, and no condition or index may depend on it.
-    What does not depend on `var` stays scalar until a vector meets it.
+    What does not depend on `var` stays scalar until a vector meets it. `known` gives nodes whose vector form
+    exists already (a sum in a register).
     """
-    done: dict[Expr, Expr | None] = {}
+    done: dict[Expr, Expr | None] = dict(known or {})
+    dependent = {var, *done}
 
     def wide(x: Expr) -> Expr:
         return x if x.dtype.lanes == lanes else splat(x, lanes)
@@ -35,13 +54,13 @@ def vectorize(e: Expr, var: Var, lanes: int) -> Expr | None:
         return done[node]
 
     def build(node: Expr) -> Expr | None:
-        if var not in set(walk(node)):
+        if dependent.isdisjoint(walk(node)):
             return node
         if isinstance(node, Read):
             stride = unit_stride(node.args[0], var)
             return Read(node.buffer, node.args[0], lanes) if stride == 1 else None
         if not isinstance(node, Op):
-            return None
+            return None  # the index itself as a value
         args = [visit(a) for a in node.args]
         if any(a is None for a in args):
             return None
@@ -56,5 +75,3 @@ def vectorize(e: Expr, var: Var, lanes: int) -> Expr | None:
         return call(node.name, *(wide(p) for p in parts))
 
     return visit(e)
-
-

@@ -23,14 +23,16 @@ from webkiln.schedule.vectorize import vectorize
 __all__ = ["contraction"]
 
 ROWS = 4
-BLOCK_BYTES = 24 * 1024  # of A: half of a 48 KiB first-level cache, the panel of B has the other half
+BLOCK_BYTES = (
+    24 * 1024
+)  # of A: half of a 48 KiB first-level cache, the panel of B has the other half
 UNROLL = 4  # steps of k in one trip of the inner loop: hides its counter and branch
 
 
 def contraction(nest: Nest) -> Kernel | None:
     """The tiled kernel, where the nest is a contraction whose epilogue vectorises along the columns."""
     c = match_contraction(nest)
-    if c is None or _epilogue(c, Emitter().register(c.reduce.dtype.vector(PANEL)), c.n) is None:
+    if c is None or _epilogue(c, Emitter().register(c.reduce.dtype.vector(PANEL))) is None:
         return None
     panel = Var("panel", simplify((_extent(c.n) + (PANEL - 1)) // PANEL))
     if c.m is None:
@@ -103,7 +105,7 @@ def _tile(c: Contraction, panel: Var, rows: tuple[Expr, ...], emit: Emitter) -> 
 
     out.extend(_depth(c, term))
     for place, total in zip(places, sums, strict=True):
-        value = _epilogue(c, total, c.n)
+        value = _epilogue(c, total)
         assert value is not None
         stored = simplify(substitute(value, place))
         count = _columns_left(c, column)
@@ -141,18 +143,6 @@ def _depth(c: Contraction, term: Callable[[dict[Var, Expr]], list[Stmt]]) -> lis
     return loops
 
 
-def _epilogue(c: Contraction, total: Var, n: Var) -> Expr | None:
-    """What is stored, in vectors along n, with the sum in register `total`; n still to be substituted."""
-    value = vectorize(substitute(c.nest.value, {c.reduce: Var(total.name, None, c.reduce.dtype)}), n, PANEL)
-    if value is None:
-        # the sum alone depends on no variable: the epilogue is the sum itself
-        return None
-    scalar = Var(total.name, None, c.reduce.dtype)
-    return _widen(value, scalar, total)
-
-
-def _widen(value: Expr, scalar: Var, total: Var) -> Expr:
-    """The scalar stand-in for the sum replaced by the vector register, its splat by the register itself."""
-    if value is scalar:
-        return total
-    return substitute(value, {splat(scalar, PANEL): total})
+def _epilogue(c: Contraction, total: Var) -> Expr | None:
+    """What is stored, in vectors along n, with the sum in register `total`; m and n still to be substituted."""
+    return vectorize(c.nest.value, c.n, PANEL, {c.reduce: total})

@@ -39,7 +39,9 @@ def _lanes(var: Var) -> int:
     if not isinstance(var.extent, Const):
         return 8
     size = int(var.extent.value)
-    return next((n for n in (16, 8, 4) if size % n == 0), 8 if size >= 32 else 4 if size >= 4 else 0)
+    return next(
+        (n for n in (16, 8, 4) if size % n == 0), 8 if size >= 32 else 4 if size >= 4 else 0
+    )
 
 
 def _vectorises(value: Expr, var: Var, lanes: int) -> bool:
@@ -87,7 +89,9 @@ def _chunked(kind: str, nest: Nest, emit: Emitter, loops: list[Loop], var: Var) 
     value = emit.hoist(nest.value, bound, out)
     inner = Nest(nest.out, nest.loops, nest.offset, value, nest.label)
     whole = simplify(start + ((stop - start) // emit.lanes) * emit.lanes)
-    out.append(For(var, start, whole, tuple(emit.vector_body(inner, var, bound, emit.lanes)), emit.lanes))
+    out.append(
+        For(var, start, whole, tuple(emit.vector_body(inner, var, bound, emit.lanes)), emit.lanes)
+    )
     if simplify(extent % emit.lanes) is not const(0, I32):
         out.append(For(var, whole, stop, tuple(emit.loops(inner, (), bound | {var}))))
     return make_kernel(kind, nest, [*loops, Loop(chunk, _extent(chunk), "task")], out)
@@ -96,5 +100,3 @@ def _chunked(kind: str, nest: Nest, emit: Emitter, loops: list[Loop], var: Var) 
 def _extent(v: Var) -> Expr:
     assert v.extent is not None
     return v.extent
-
-

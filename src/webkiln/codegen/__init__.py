@@ -1,0 +1,1 @@
+"""Printers of the kernel IR: one a language, the same kernels for both."""
