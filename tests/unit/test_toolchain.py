@@ -1,4 +1,4 @@
-"""C to WebAssembly: what comes out keeps the ABI, what can't is one clear error, results are kept."""
+"""C to WebAssembly: what comes out keeps the ABI, what can't is one clear error."""
 
 import re
 import threading

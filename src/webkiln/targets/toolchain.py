@@ -1,7 +1,7 @@
 """C to WebAssembly, through the clang that comes in the `ziglang` wheel.
 
-The flags are explained in wasm_runtime.h. A module is compiled once: results are kept by the hash of
-all that determines them (source, header, flags, compiler version).
+The flags are explained in wasm_runtime.h. A module is compiled once: results are kept by
+the hash of all that determines them (source, header, flags, compiler version).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _LINK = ("no-entry", "import-memory", "global-base=1024", "strip-all", "export=_
 
 
 def cache_folder() -> Path:
-    """Where compiled modules are kept: `$WEBKILN_CACHE`, or `webkiln` in the user's cache folder."""
+    """Where compiled modules are kept: `$WEBKILN_CACHE`, or `webkiln` in the user's caches."""
     if chosen := os.environ.get("WEBKILN_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
@@ -97,10 +97,10 @@ def cache_folder() -> Path:
 def compile_wasm(source: str, variant: Variant, memory: int, *, cache: Path | None = None) -> bytes:
     """The module that C `source` (which includes wasm_runtime.h) becomes for `variant`.
 
-    `memory` is the size in bytes of the memory that it imports, a multiple of 64 KiB. `cache` is where
-    modules are kept (default `cache_folder()`). Raises `ToolchainError` with the compiler's message, and
-    for a module that imports anything but `env.memory`, lacks an export of the ABI or has more static
-    data than fits.
+    `memory` is the size in bytes of the memory that it imports, a multiple of 64 KiB. `cache` is
+    where modules are kept (default `cache_folder()`). Raises `ToolchainError` with the compiler's
+    message, and for a module that imports anything but `env.memory`, lacks an export of the ABI or
+    has more static data than fits.
     """
     debug(4, source)
     return _compile(source, variant, memory, cache or cache_folder())

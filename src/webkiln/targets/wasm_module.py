@@ -18,7 +18,7 @@ _I32_CONST = 0x41
 
 @dataclass(frozen=True, slots=True)
 class ModuleInfo:
-    """Imports as `module.name`, exports as name → kind, exported i32 globals as name → first value."""
+    """Imports as `module.name`, exports as name → kind, exported i32 globals with their value."""
 
     imports: tuple[str, ...]
     exports: dict[str, str]
