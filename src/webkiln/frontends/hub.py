@@ -53,7 +53,7 @@ def choose_files(names: list[str]) -> list[str]:
     present = set(names)
     chosen = [name for name in names if name in _SMALL or name.endswith("_Pooling/config.json")]
     safetensors = [n for n in names if "/" not in n and n.endswith(".safetensors")]
-    onnx = [n for n in ("model.onnx", "onnx/model.onnx") if n in present]
+    onnx = [n for n in names if n in ("model.onnx", "onnx/model.onnx")]
     onnx = onnx or [n for n in names if n.endswith(".onnx") and n.count("/") == 0]
     if "model.safetensors" in present:
         weights = ["model.safetensors"]
@@ -70,6 +70,7 @@ def choose_files(names: list[str]) -> list[str]:
 def _download(repo: str, revision: str | None, progress: Progress | None) -> Path:
     """The snapshot's folder in the cache, with the chosen files in it."""
     from huggingface_hub import HfApi, constants, errors, snapshot_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP client
 
     if constants.HF_HUB_OFFLINE:
         return _cached(repo, revision, "HF_HUB_OFFLINE is set")
@@ -106,7 +107,7 @@ def _download(repo: str, revision: str | None, progress: Progress | None) -> Pat
             f"no file, folder or Hugging Face repository called {repo}",
             hint="check the spelling; for a private repository: hf auth login",
         ) from None
-    except (errors.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return _cached(repo, revision, reason)
 
@@ -127,14 +128,14 @@ def _cached(repo: str, revision: str | None, reason: str) -> Path:
 
 def _progress_bar(repo: str, total: int, progress: Progress | None) -> type[Any]:
     """A progress bar that draws nothing and reports the bytes of all files together."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     done = 0
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._counts_bytes = kwargs.get("unit") == "B"
-            super().__init__(*args, **{**kwargs, "disable": True})
+            super().__init__(*args, **{**kwargs, "disable": True})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> bool | None:
             nonlocal done

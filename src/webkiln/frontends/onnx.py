@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from webkiln.errors import InvalidModelError, UnsupportedModelError
 from webkiln.frontends.safetensors import memory_mapped

@@ -185,7 +185,7 @@ class _Evaluator:
         self.push(_CALLS[function](*arguments))
 
     def build(self) -> None:
-        """Drops state set on a state dict: metadata about how to load it, nothing of its tensors."""
+        """Drops state set on a state dict: metadata about loading, not about its tensors."""
         self.stack.pop()
         if not isinstance(self.stack[-1], dict):
             raise TypeError("state set on something that is no dict")

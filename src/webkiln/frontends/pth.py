@@ -211,9 +211,8 @@ def _tensor(
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
-        return np.dtype(ml_dtypes.bfloat16)
-    dtype: np.dtype[Any] = np.dtype(name)
-    return dtype
+        return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
+    return np.dtype(name)
 
 
 def _truncated(origin: str, wanted: int, size: int) -> InvalidModelError:

@@ -1,0 +1,46 @@
+"""Gives every value its dtype and, where it can be told, its shape."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.shape_inference
+import onnx_ir as ir
+
+from webkiln.passes.graph import through_proto
+
+__all__ = ["infer_shapes"]
+
+
+def infer_shapes(model: ir.Model) -> ir.Model:
+    """Infers dtypes and shapes from the inputs on; symbolic dimensions keep their names.
+
+    What an exporter noted on values inside the graph is dropped first where it is symbolic: after
+    dimensions were bound it may contradict, and inference finds the rest again.
+    """
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None and not value.shape.is_static():
+                if value.is_graph_output():
+                    value.shape = ir.Shape([_extent(dim) for dim in value.shape])
+                else:
+                    value.shape = None
+    inferred = through_proto(
+        model, lambda proto: onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    )
+    found = {value.name: value for node in inferred.graph.all_nodes() for value in node.outputs}
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            other = found.get(value.name)
+            if other is not None:
+                value.type = value.type or other.type
+                if other.shape is not None:
+                    value.shape = other.shape
+    for initializer in model.graph.initializers.values():
+        if initializer.const_value is not None:
+            initializer.dtype = initializer.const_value.dtype
+            initializer.shape = ir.Shape(list(initializer.const_value.shape.numpy()))
+    return model
+
+
+def _extent(dim: int | ir.SymbolicDim) -> int | None:
+    return dim if isinstance(dim, int) else None

@@ -1,0 +1,53 @@
+"""Replaces calls of functions by their bodies: the model's own, and what ONNX defines by others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import onnx.inliner
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from webkiln.passes.graph import through_proto
+
+__all__ = ["inline_functions", "inline_operators"]
+
+
+def inline_functions(model: ir.Model) -> ir.Model:
+    """Inlines the functions that the model itself brings."""
+    common.InlinePass()(model)
+    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    return model
+
+
+def inline_operators(model: ir.Model, supports: Callable[[str, str], bool]) -> ir.Model:
+    """Inlines operators that ONNX defines as functions of others.
+
+    Only those for which `supports(op_type, domain)` is false: an own definition says more to the
+    schedules than a dozen small nodes.
+    """
+    wanted = {
+        (node.domain, node.op_type)
+        for node in model.graph.all_nodes()
+        if not supports(node.op_type, node.domain) and _has_body(node, model)
+    }
+    if not wanted:
+        return model
+    return through_proto(
+        model,
+        lambda proto: onnx.inliner.inline_selected_functions(
+            proto, sorted(wanted), exclude=False, inline_schema_functions=True
+        ),
+    )
+
+
+def _has_body(node: ir.Node, model: ir.Model) -> bool:
+    try:
+        schema = onnx.defs.get_schema(
+            node.op_type, model.opset_imports.get(node.domain, 1), node.domain
+        )
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)

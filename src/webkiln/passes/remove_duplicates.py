@@ -1,0 +1,16 @@
+"""Keeps one of equal constants and of nodes that compute the same."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+__all__ = ["remove_duplicates"]
+
+
+def remove_duplicates(model: ir.Model) -> ir.Model:
+    """Merges equal initializers, then equal nodes, and drops what nothing reads any more."""
+    common.DeduplicateHashedInitializersPass()(model)
+    common.CommonSubexpressionEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    return model
