@@ -1,6 +1,7 @@
 """Images → input tensors: resize, crop, rescale, normalise.
 
-``plan["task"]["preprocess"]`` says how. The browser does the same in runtime/src/tasks/prepare.ts. Sizes are [height, width].
+``plan["task"]["preprocess"]`` says how; sizes there are [height, width]. The browser does the
+same in runtime/src/tasks/prepare.ts.
 """
 
 from __future__ import annotations

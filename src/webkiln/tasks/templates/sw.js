@@ -1,0 +1,51 @@
+// Keeps this folder for use without a network. Written by webkiln; the version changes with the model.
+const VERSION = {{version}};
+const FILES = {{files}};
+
+// Several apps may live on one origin, each with caches of its own.
+const PREFIX = `webkiln ${registration.scope} `;
+const CACHE = PREFIX + VERSION;
+
+addEventListener("install", (event) => {
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES)).then(() => skipWaiting()));
+});
+
+addEventListener("activate", (event) => {
+  event.waitUntil((async () => {
+    const names = await caches.keys();
+    const old = names.filter((name) => name.startsWith(PREFIX) && name !== CACHE);
+    await Promise.all(old.map((name) => caches.delete(name)));
+    await clients.claim();
+  })());
+});
+
+// Weights are named by their content and never change. All else is asked for anew, so that a new
+// build shows at once, and comes from the cache when there is no network.
+async function answer(request) {
+  const cache = await caches.open(CACHE);
+  const kept = await cache.match(request, { ignoreSearch: true, ignoreVary: true });
+  if (kept && /[0-9a-f]{64}\.bin$/.test(new URL(request.url).pathname) && !request.headers.has("range")) return kept;
+  try {
+    return await fetch(request);
+  } catch (error) {
+    if (kept) return kept;
+    throw error;
+  }
+}
+
+// Hosts that can't send these headers still get threads: from the second visit on, this worker does.
+async function isolated(response) {
+  if (response.status === 0 || response.redirected) return response;
+  const headers = new Headers(response.headers);
+  headers.set("Cross-Origin-Opener-Policy", "same-origin");
+  headers.set("Cross-Origin-Embedder-Policy", "require-corp");
+  const { status, statusText } = response;
+  return new Response(status === 204 || status === 304 ? null : response.body, { status, statusText, headers });
+}
+
+addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (request.method === "GET" && request.url.startsWith(registration.scope)) {
+    event.respondWith(answer(request).then(isolated));
+  }
+});
