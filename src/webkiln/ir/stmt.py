@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -10,7 +9,7 @@ from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import DType
 from webkiln.ir.expr import Expr, Var
 
-__all__ = ["Assign", "Barrier", "Declare", "For", "If", "Stmt", "Store", "register", "rewrite"]
+__all__ = ["Assign", "Barrier", "Declare", "For", "If", "Stmt", "Store", "register"]
 
 
 def register(name: str, dtype: DType) -> Var:
@@ -72,24 +71,3 @@ class Barrier:
 
 
 Stmt: TypeAlias = Declare | Assign | Store | For | If | Barrier
-
-
-def rewrite(body: Iterable[Stmt], f: Callable[[Expr], Expr]) -> tuple[Stmt, ...]:
-    """`body` with `f` applied to every expression that a statement evaluates."""
-
-    def one(s: Stmt) -> Stmt:
-        match s:
-            case Declare(var, value):
-                return Declare(var, f(value))
-            case Assign(var, value):
-                return Assign(var, f(value))
-            case Store(buffer, offset, value, count):
-                return Store(buffer, f(offset), f(value), None if count is None else f(count))
-            case For(var, start, stop, inner, step):
-                return For(var, f(start), f(stop), rewrite(inner, f), step)
-            case If(condition, then, orelse):
-                return If(f(condition), rewrite(then, f), rewrite(orelse, f))
-            case _:
-                return s
-
-    return tuple(one(s) for s in body)
