@@ -1,5 +1,6 @@
 import type { DType, Tensor } from "./tensor.js";
-import type { Dim, Expression } from "./plan.js";
+import type { Expression } from "./expression.js";
+import type { Dim } from "./plan.js";
 
 /** An input or output of the model. A shape's entry is a number, a dimension's name or an expression over dimensions. */
 export interface Port {

@@ -1,0 +1,162 @@
+/** The page's side of a model: checks and converts, and asks the worker. */
+import { fromPlain, WebkilnError } from "./errors.js";
+import { evaluate } from "./expression.js";
+import { bind, fromStorage, toStorage } from "./feeds.js";
+import { compare, goldenTensors, type GoldenFile } from "./golden.js";
+import { aborted } from "./http.js";
+import type { Model, OutputCheck, Progress, RunOptions, StepProfile } from "./model.js";
+import { resolve, type Plan } from "./plan.js";
+import type { FromWorker, Loaded, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
+import type { Tensor } from "./tensor.js";
+
+interface Waiting {
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** A worker as a function of requests. */
+export class Link {
+  onProgress: ((progress: Progress) => void) | undefined;
+  onMoved: ((loaded: Loaded) => void) | undefined;
+  private readonly worker: Worker;
+  private readonly waiting = new Map<number, Waiting>();
+  private next = 0;
+  private closed: WebkilnError | undefined;
+
+  constructor() {
+    this.worker = new Worker(new URL("./webkiln.worker.js", import.meta.url), { type: "module", name: "webkiln" });
+    this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
+    this.worker.onerror = (event) => {
+      const why = event.message || "webkiln.worker.js could not be loaded";
+      const hint = "Keep webkiln.worker.js beside webkiln.js, and allow it in the page's Content-Security-Policy.";
+      this.close(new WebkilnError("worker-failed", `The inference worker failed: ${why}.`, hint));
+    };
+  }
+
+  /** Sends a request. An abort rejects at once; a request that has not begun never will. */
+  ask<R extends Request>(request: R, signal?: AbortSignal, transfer: Transferable[] = []): Promise<Replies[R["type"]]> {
+    if (this.closed) return Promise.reject(this.closed);
+    if (signal?.aborted) return Promise.reject(aborted());
+    const id = this.next++;
+    return new Promise<Replies[R["type"]]>((resolve, reject) => {
+      const abort = (): void => {
+        this.waiting.delete(id);
+        this.send({ cancel: id });
+        reject(aborted());
+      };
+      const done = (): void => signal?.removeEventListener("abort", abort);
+      signal?.addEventListener("abort", abort);
+      this.waiting.set(id, {
+        resolve: (value) => (done(), resolve(value)),
+        reject: (error) => (done(), reject(error)),
+      });
+      this.send({ ...request, id }, transfer);
+    });
+  }
+
+  /** Ends the worker and its threads, and rejects what still waits. */
+  close(error: WebkilnError): void {
+    this.closed ??= error;
+    this.worker.terminate();
+    for (const { reject } of this.waiting.values()) reject(this.closed);
+    this.waiting.clear();
+  }
+
+  private send(message: ToWorker, transfer: Transferable[] = []): void {
+    this.worker.postMessage(message, transfer);
+  }
+
+  private receive(message: FromWorker): void {
+    if ("progress" in message) return this.onProgress?.(message.progress);
+    if ("moved" in message) return this.onMoved?.(message.moved);
+    const waiting = this.waiting.get(message.id);
+    this.waiting.delete(message.id);
+    if ("error" in message) waiting?.reject(fromPlain(message.error));
+    else waiting?.resolve(message.value as never);
+  }
+}
+
+/** Prepares one run: program, dimensions, and bytes in storage types. */
+export function prepareRun(
+  plan: Plan, feeds: Readonly<Record<string, Tensor>>, { program: name, dims: given }: RunOptions = {},
+): RunInputs {
+  const program = name === undefined ? 0 : plan.programs.findIndex((entry) => entry.name === name);
+  const chosen = plan.programs[program];
+  if (!chosen) {
+    const names = plan.programs.map((entry) => `"${entry.name}"`).join(", ");
+    throw new WebkilnError("option-invalid", `The model has no program "${name}".`, `It has ${names}.`);
+  }
+  const dims = bind(plan, chosen, feeds, given);
+  const inputs = chosen.inputs.map((port) => toStorage(feeds[port.name]!, plan.buffers[port.buffer]!.dtype, port.name));
+  return { program, dims, inputs };
+}
+
+export class RemoteModel implements Model {
+  device: Loaded["device"];
+  fallbacks: Loaded["fallbacks"];
+  readonly timings: Loaded["timings"];
+
+  constructor(
+    private readonly plan: Plan,
+    private readonly golden: GoldenFile,
+    private readonly link: Link,
+    loaded: Loaded,
+  ) {
+    this.device = loaded.device;
+    this.fallbacks = loaded.fallbacks;
+    this.timings = loaded.timings;
+    link.onMoved = ({ device, fallbacks }) => Object.assign(this, { device, fallbacks });
+  }
+
+  get name(): string { return this.plan.name; }
+  get task(): Model["task"] { return this.plan.task; }
+  get dims(): Model["dims"] { return this.plan.dims; }
+  get programs(): Model["programs"] { return this.plan.programs; }
+  get inputs(): Model["inputs"] { return this.plan.programs[0]!.inputs; }
+  get outputs(): Model["outputs"] { return this.plan.programs[0]!.outputs; }
+  get weightBytes(): number { return this.plan.weights.bytes; }
+
+  async run(feeds: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<Record<string, Tensor>> {
+    const prepared = prepareRun(this.plan, feeds, options);
+    const stored = await this.link.ask({ type: "run", ...prepared }, options.signal);
+    const { outputs } = this.plan.programs[prepared.program]!;
+    return Object.fromEntries(outputs.map(({ name, dtype, shape, buffer }, i) => {
+      const storage = this.plan.buffers[buffer]!.dtype;
+      return [name, fromStorage(stored[i]!, dtype, storage, resolve(shape, prepared.dims))];
+    }));
+  }
+
+  async profile(feeds?: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<StepProfile[]> {
+    const prepared = prepareRun(this.plan, feeds ?? (await this.sample()), options);
+    const times = await this.link.ask({ type: "profile", ...prepared }, options.signal);
+    return this.plan.programs[prepared.program]!.steps.map(({ label, kernel, flops, bytes }, i) => ({
+      label,
+      kernel: this.plan.kernels[kernel]!.name,
+      ms: times[i]!,
+      flops: evaluate(flops, prepared.dims),
+      bytes: evaluate(bytes, prepared.dims),
+    }));
+  }
+
+  async selfTest(): Promise<OutputCheck[]> {
+    const checks: OutputCheck[] = [];
+    for (const [sample, golden] of this.plan.golden.entries()) {
+      const file = await this.golden(golden.file);
+      const actual = await this.run(goldenTensors(file, golden.inputs), { dims: golden.dims });
+      for (const [output, wanted] of Object.entries(goldenTensors(file, golden.outputs))) {
+        checks.push({ sample, output, ...compare(actual[output], wanted, golden) });
+      }
+    }
+    return checks;
+  }
+
+  async sample(index = 0): Promise<Record<string, Tensor>> {
+    const golden = this.plan.golden[index];
+    if (!golden) throw new WebkilnError("option-invalid", `The bundle has no golden sample ${index}.`);
+    return goldenTensors(await this.golden(golden.file), golden.inputs);
+  }
+
+  async dispose(): Promise<void> {
+    this.link.close(new WebkilnError("disposed", "The model was disposed.", "Load it again."));
+  }
+}

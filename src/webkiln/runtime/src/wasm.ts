@@ -1,0 +1,258 @@
+/** The WebAssembly engine: one memory, one instance a thread, the whole step list inside wasm. */
+import { relaxedSimd, simd, threads as sharedMemory } from "wasm-feature-detect";
+import { reason, type Engine, type WeightSource } from "./engine.js";
+import { toPlain, WebkilnError } from "./errors.js";
+import type { Dims } from "./expression.js";
+import { storedBytes } from "./feeds.js";
+import { get, versioned } from "./http.js";
+import type { Plan, Variant, WasmTarget } from "./plan.js";
+
+/** The exports of every variant; see docs/plan.md. */
+interface Exports {
+  readonly run: (program: number, threads: number) => void;
+  readonly step: (program: number, step: number) => void;
+  readonly serve?: (thread: number) => void;
+  readonly stop?: () => void;
+  readonly __stack_pointer: WebAssembly.Global;
+}
+
+/** What a helper thread is started with. */
+export interface ThreadStart {
+  readonly module: WebAssembly.Module;
+  readonly memory: WebAssembly.Memory;
+  readonly thread: number;
+  readonly stackPointer: number;
+}
+
+/** The name of helper threads' workers; they run the same script as the inference worker. */
+export const THREAD = "webkiln-thread";
+
+/** A helper that has not started by then won't. */
+const START_TIMEOUT = 10_000;
+
+export interface WasmEngine extends Engine {
+  /** Hands the weights in memory to another engine. */
+  readonly weights: WeightSource;
+}
+
+const FEATURES: Readonly<Record<string, () => Promise<boolean>>> = {
+  simd,
+  "relaxed-simd": relaxedSimd,
+  threads: async () => typeof SharedArrayBuffer === "function" && crossOriginIsolated && (await sharedMemory()),
+};
+
+/**
+ * Loads the best variant that runs here; `threads` is the most to use.
+ * @throws WebkilnError "no-wasm", "out-of-memory", "not-found", and what `weights` throws.
+ */
+export async function openWasm(
+  plan: Plan, base: URL, weights: WeightSource, threads: number | undefined,
+): Promise<WasmEngine> {
+  const target = plan.wasm;
+  if (!target) throw new WebkilnError("no-wasm", "This bundle was built without WebAssembly.", "Build with --targets webgpu,wasm.");
+  const wanted = Math.max(1, Math.min(threads ?? navigator.hardwareConcurrency ?? 1, target.maxThreads));
+  const fallbacks: string[] = [];
+  const usable = await usableVariants(target);
+  if (wanted > 1 && !usable.some(isThreaded) && target.variants.some(isThreaded)) {
+    fallbacks.push(
+      crossOriginIsolated
+        ? "WebAssembly threads: this browser has none"
+        : "WebAssembly threads: the page is not cross-origin isolated; the server must send COOP and COEP headers",
+    );
+  }
+  const order = wanted > 1 ? usable : [...usable.filter((v) => !isThreaded(v)), ...usable.filter(isThreaded)];
+  const variant = order[0];
+  if (!variant) {
+    throw new WebkilnError("no-wasm", "This browser runs none of the bundle's WebAssembly variants: they need SIMD.", "Update the browser.");
+  }
+  const plain = order.find((v) => !isThreaded(v));
+  try {
+    return await openVariant(plan, target, variant, base, weights, wanted, fallbacks);
+  } catch (error) {
+    if (!isThreaded(variant) || !plain || !(error instanceof ThreadStartError)) throw error;
+    fallbacks.push(reason("WebAssembly threads", error));
+    return openVariant(plan, target, plain, base, weights, 1, fallbacks);
+  }
+}
+
+class ThreadStartError extends Error {}
+
+function isThreaded({ features }: Variant): boolean {
+  return features.includes("threads");
+}
+
+async function usableVariants({ variants }: WasmTarget): Promise<Variant[]> {
+  const names = [...new Set(variants.flatMap(({ features }) => features))];
+  const known = await Promise.all(names.map(async (name) => [name, await (FEATURES[name]?.() ?? false)] as const));
+  const supported = new Map(known);
+  return variants.filter(({ features }) => features.every((name) => supported.get(name)));
+}
+
+async function openVariant(
+  plan: Plan, target: WasmTarget, variant: Variant, base: URL, weights: WeightSource,
+  wanted: number, fallbacks: readonly string[],
+): Promise<WasmEngine> {
+  const threaded = isThreaded(variant);
+  const count = threaded ? wanted : 1;
+  const memory = allocate(target.memory.bytes, threaded);
+  const stop = new AbortController();
+  const compiling = compile(versioned(variant, base), stop.signal);
+  // Threads start while weights stream, so that nothing waits for them afterwards.
+  const starting = compiling.then((module) => startThreads(module, memory, target, count));
+  const place = (offset: number, bytes: Uint8Array): void =>
+    new Uint8Array(memory.buffer).set(bytes, target.memory.weights + offset);
+  const placing = weights(place, stop.signal);
+  let helpers: Worker[] = [];
+  try {
+    [helpers] = await Promise.all([starting, placing]);
+    const { stacks } = target.memory;
+    const exports = instantiate(await compiling, memory, stacks.offset + stacks.bytes);
+    return new WasmModel(plan, target, exports, memory, helpers, describe(variant, count), fallbacks);
+  } catch (error) {
+    stop.abort();
+    void starting.then(stopAll, () => undefined);
+    throw error;
+  }
+}
+
+function stopAll(workers: readonly Worker[]): void {
+  for (const worker of workers) worker.terminate();
+}
+
+function allocate(bytes: number, shared: boolean): WebAssembly.Memory {
+  const pages = bytes / 65536;
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
+  } catch (cause) {
+    throw new WebkilnError(
+      "out-of-memory",
+      `The model needs ${Math.ceil(bytes / 2 ** 20)} MiB of memory, which the browser refused.`,
+      "Close other pages, or build with --quantize.",
+      { cause },
+    );
+  }
+}
+
+/** Compiles while downloading; a server that sends another MIME type costs only that overlap. */
+async function compile(url: URL, signal: AbortSignal): Promise<WebAssembly.Module> {
+  const response = await get(url, signal);
+  try {
+    if (response.headers.get("content-type")?.startsWith("application/wasm")) {
+      return await WebAssembly.compileStreaming(response);
+    }
+    return await WebAssembly.compile(await response.arrayBuffer());
+  } catch (cause) {
+    throw new WebkilnError("no-wasm", `${url.pathname.split("/").pop()} does not compile: ${String(cause)}.`, undefined, { cause });
+  }
+}
+
+function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory, stackPointer: number): Exports {
+  const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Exports;
+  exports.__stack_pointer.value = stackPointer;
+  return exports;
+}
+
+async function startThreads(
+  module: WebAssembly.Module, memory: WebAssembly.Memory, { memory: { stacks } }: WasmTarget, count: number,
+): Promise<Worker[]> {
+  const workers: Worker[] = [];
+  const started: Promise<void>[] = [];
+  for (let thread = 1; thread < count; thread++) {
+    const worker = new Worker(self.location.href, { type: "module", name: THREAD });
+    workers.push(worker);
+    started.push(
+      new Promise((resolve, reject) => {
+        const fail = (why: string): void => reject(new ThreadStartError(why));
+        const timer = setTimeout(() => fail("a helper thread did not start"), START_TIMEOUT);
+        worker.onmessage = ({ data }: MessageEvent<string | undefined>) => {
+          clearTimeout(timer);
+          data ? fail(data) : resolve();
+        };
+        worker.onerror = (event) => fail(event.message || "a helper thread could not be loaded");
+      }),
+    );
+    const stackPointer = stacks.offset + stacks.bytes * (thread + 1);
+    worker.postMessage({ module, memory, thread, stackPointer } satisfies ThreadStart);
+  }
+  try {
+    await Promise.all(started);
+    return workers;
+  } catch (error) {
+    stopAll(workers);
+    throw error;
+  }
+}
+
+/** A helper thread's whole life: instantiate, say so, and serve runs until told to stop. */
+export function serveAsThread(): void {
+  self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
+    let exports: Exports;
+    try {
+      exports = instantiate(data.module, data.memory, data.stackPointer);
+    } catch (error) {
+      self.postMessage(toPlain(error).message);
+      return;
+    }
+    self.postMessage(undefined);
+    exports.serve!(data.thread);
+    self.close();
+  };
+}
+
+function describe({ features }: Variant, threads: number): Engine["device"] {
+  const parts = [`WebAssembly × ${threads} thread${threads > 1 ? "s" : ""}`];
+  if (features.includes("relaxed-simd")) parts.push("SIMD relaxed");
+  else if (features.includes("simd")) parts.push("SIMD");
+  return { type: "wasm", description: parts.join(", "), threads };
+}
+
+class WasmModel implements WasmEngine {
+  constructor(
+    private readonly plan: Plan,
+    private readonly target: WasmTarget,
+    private readonly exports: Exports,
+    private readonly memory: WebAssembly.Memory,
+    private readonly helpers: readonly Worker[],
+    readonly device: Engine["device"],
+    readonly fallbacks: readonly string[],
+  ) {}
+
+  async run(program: number, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): Promise<ArrayBuffer[]> {
+    this.write(program, dims, inputs);
+    this.exports.run(program, this.device.threads);
+    return this.plan.programs[program]!.outputs.map((port) => {
+      const bytes = new Uint8Array(storedBytes(this.plan, port, dims));
+      bytes.set(new Uint8Array(this.memory.buffer, this.plan.buffers[port.buffer]!.wasm!, bytes.length));
+      return bytes.buffer;
+    });
+  }
+
+  async profile(program: number, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): Promise<number[]> {
+    this.write(program, dims, inputs);
+    return this.plan.programs[program]!.steps.map((_, step) => {
+      const start = performance.now();
+      this.exports.step(program, step);
+      return performance.now() - start;
+    });
+  }
+
+  private write(program: number, dims: Dims, inputs: readonly Uint8Array[]): void {
+    const { buffer } = this.memory;
+    const values = this.plan.dims.map(({ name }) => dims[name]!);
+    new Int32Array(buffer, this.target.memory.dims, values.length).set(values);
+    this.plan.programs[program]!.inputs.forEach((port, i) => {
+      new Uint8Array(buffer, this.plan.buffers[port.buffer]!.wasm!).set(inputs[i]!);
+    });
+  }
+
+  readonly weights: WeightSource = async (sink) => {
+    // Shared memory can be read by WebGPU as it is; the type of a sink is the stricter one.
+    const { weights } = this.target.memory;
+    sink(0, new Uint8Array(this.memory.buffer, weights, this.plan.weights.bytes) as Uint8Array<ArrayBuffer>);
+  };
+
+  dispose(): void {
+    this.exports.stop?.();
+    stopAll(this.helpers);
+  }
+}
