@@ -1,5 +1,10 @@
 """Every case, family by family."""
 
-from tests.ops import cases_elementwise
+from tests.ops import cases_elementwise, cases_reductions, cases_shape, cases_windows
 
-CASES = [*cases_elementwise.CASES]
+CASES = [
+    *cases_elementwise.CASES,
+    *cases_reductions.CASES,
+    *cases_shape.CASES,
+    *cases_windows.CASES,
+]

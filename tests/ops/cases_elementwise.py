@@ -95,12 +95,23 @@ CASES = [
     Case("Mod", ["i32[6]", np.array([3, -3, 5, -5, 7, 2], np.int32)], {"fmod": 1}),
     Case("Mod", ["u8[6]", np.array([3, 9, 5, 5, 7, 2], np.uint8)]),
     Case("Pow", ["f32[2,3]", "f32[3]"], low=0.1),
-    *(Case("Pow", ["f32[7]", Constant(np.float32(e))], low=0.1) for e in (2, 3, 1, 0.5, -0.5, -1, 4)),
+    *(
+        Case("Pow", ["f32[7]", Constant(np.float32(e))], low=0.1)
+        for e in (2, 3, 1, 0.5, -0.5, -1, 4)
+    ),
     Case("Pow", ["f32[7]", Constant(np.int64(2))]),
     Case("Pow", [np.array([1, 2, 3, -4], np.int32), np.array([3, 10, 0, 3], np.int32)]),
     Case("Pow", [np.array([1, 2, 3], np.int64), np.array([3, 10, 0], np.float32)]),
-    Case("BitShift", [np.array([1, 200, 3], np.uint8), np.array([1, 2, 3], np.uint8)], {"direction": "LEFT"}),
-    Case("BitShift", [np.array([1, 200, 3], np.uint32), np.array([1, 2, 3], np.uint32)], {"direction": "RIGHT"}),
+    Case(
+        "BitShift",
+        [np.array([1, 200, 3], np.uint8), np.array([1, 2, 3], np.uint8)],
+        {"direction": "LEFT"},
+    ),
+    Case(
+        "BitShift",
+        [np.array([1, 200, 3], np.uint32), np.array([1, 2, 3], np.uint32)],
+        {"direction": "RIGHT"},
+    ),
     *(Case(op, ["f32[2,3]", "f32[3]", "f32[1,1]"]) for op in ["Max", "Min", "Sum", "Mean"]),
     *(Case(op, ["f32[2,n=3]"]) for op in ["Max", "Min", "Sum", "Mean"]),
     Case("Max", ["i64[2,3]", "i64[3]"]),

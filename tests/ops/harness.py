@@ -1,7 +1,8 @@
 """One node as a model, run by ONNX Runtime and by a backend of ours, and compared.
 
-Inputs are written as `"f32[2,n=5]"`: random elements of that type and shape, where `n` is a symbolic dimension
-that is 5 in this run. Arrays and lists are inputs with those values; `Constant` makes an initializer of either.
+Inputs are written as `"f32[2,n=5]"`: random elements of that type and shape, where `n` is a symbolic
+dimension that is 5 in this run. Arrays are inputs with those values; `Constant` makes an initializer
+of either.
 """
 
 from __future__ import annotations
@@ -53,12 +54,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Case:
-    """A node: operator, inputs, attributes. `outputs` counts them; `tag` tells cases of an operator apart."""
+    """A node: operator, inputs, attributes, outputs; `tag` tells cases of an operator apart."""
 
     op: str
     inputs: Sequence[Any]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     outputs: int = 1
+    unused: tuple[int, ...] = ()  # outputs left without a name
     opset: int = 21
     domain: str = ""
     tag: str = ""
@@ -121,10 +123,10 @@ def build(case: Case) -> tuple[onnx.ModelProto, dict[str, Array], dict[str, int]
             arrays[name] = array
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             infos.append(helper.make_tensor_value_info(name, kind, shape))
-    outputs = [f"y{k}" for k in range(case.outputs)]
+    outputs = ["" if k in case.unused else f"y{k}" for k in range(case.outputs)]
     node = helper.make_node(case.op, names, outputs, "node", domain=case.domain, **case.attributes)
     graph = helper.make_graph(
-        [node], "g", infos, [onnx.ValueInfoProto(name=y) for y in outputs], constants
+        [node], "g", infos, [onnx.ValueInfoProto(name=y) for y in outputs if y], constants
     )
     opsets = [helper.make_opsetid("", case.opset)]
     if case.domain:
@@ -186,5 +188,3 @@ def check(case: Case, backend: str) -> None:
     assert len(actual) == len(wanted)
     for a, w in zip(actual, wanted, strict=True):
         compare(a, w, case.rtol)
-
-

@@ -8,9 +8,16 @@ __all__ = ["OPERATORS", "Context", "Tensor", "Unsupported", "supports"]
 
 for _family in (
     "activations",
+    "convolution",
     "elementwise",
+    "gather",
     "linear",
     "logic",
+    "normalization",
+    "pooling",
+    "reductions",
+    "shape",
+    "slicing",
 ):
     import_module(f"webkiln.ops.{_family}")
 

@@ -110,9 +110,7 @@ def prelu(ctx: Context, x: Tensor, slope: Tensor) -> Tensor:
 @operator("Elu")
 def elu(ctx: Context, x: Tensor) -> Tensor:
     alpha = ctx.float("alpha", 1.0)
-    return elementwise(
-        ctx, lambda a: select(compare("lt", a, 0), exp_minus_one(a, alpha), a), x
-    )
+    return elementwise(ctx, lambda a: select(compare("lt", a, 0), exp_minus_one(a, alpha), a), x)
 
 
 @operator("Selu")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,9 @@ __all__ = [
 ]
 
 MAX_KNOWN = 1024  # elements: shape arithmetic is far smaller
-MAX_CHOICES = 16  # elements of a symbolic tensor spelled as a chain of selections rather than loaded
+MAX_CHOICES = (
+    16  # elements of a symbolic tensor spelled as a chain of selections rather than loaded
+)
 
 _WIDE = {"int64": (-(2**31), 2**31 - 1), "uint64": (0, 2**32 - 1)}
 
@@ -167,8 +169,38 @@ def static(e: Expr, what: str) -> int:
     raise Unsupported(f"{what} must be fixed, not symbolic ({e!r})")
 
 
+# the methods below are named as the types that they return
+_Int: TypeAlias = int
+_Float: TypeAlias = float
+_Str: TypeAlias = str
+
+
 @dataclass
-class Context:
+class Attributes:
+    """A node's attributes by name, with ONNX's defaults given where they are read."""
+
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def int(self, name: _Str, default: _Int | None = None) -> _Int:
+        value = self.attributes.get(name, default)
+        if value is None:
+            raise Unsupported(f"attribute {name} is missing")
+        return int(value)
+
+    def float(self, name: _Str, default: _Float) -> _Float:
+        return float(self.attributes.get(name, default))
+
+    def str(self, name: _Str, default: _Str) -> _Str:
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    def ints(self, name: _Str, default: Sequence[_Int] | None = None) -> list[_Int] | None:
+        value = self.attributes.get(name, default)
+        return None if value is None else [int(v) for v in value]
+
+
+@dataclass
+class Context(Attributes):
     """What a definition sees of its node, and where its results are collected.
 
     Shared by all nodes of a graph: `computes` grows in topological order.
@@ -177,31 +209,11 @@ class Context:
     computes: list[Compute] = field(default_factory=list)
     tensors: dict[Buffer, Tensor] = field(default_factory=dict)
     constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)
-    attributes: Mapping[str, Any] = field(default_factory=dict)
     opset: int = 0
     node: str = ""
     outputs: int = 1
     channels_last: set[Buffer] = field(default_factory=set)  # where this layout serves the operator
     _fresh: Iterator[int] = field(default_factory=itertools.count)
-
-    # attributes -----------------------------------------------------------------------------------------
-
-    def int(self, name: str, default: int | None = None) -> int:
-        value = self.attributes.get(name, default)
-        if value is None:
-            raise Unsupported(f"attribute {name} is missing")
-        return int(value)
-
-    def float(self, name: str, default: float) -> float:
-        return float(self.attributes.get(name, default))
-
-    def str(self, name: str, default: str) -> str:
-        value = self.attributes.get(name, default)
-        return value.decode() if isinstance(value, bytes) else str(value)
-
-    def ints(self, name: str, default: Sequence[int] | None = None) -> list[int] | None:
-        value = self.attributes.get(name, default)
-        return None if value is None else [int(v) for v in value]
 
     # axes -----------------------------------------------------------------------------------------------
 
@@ -274,7 +286,8 @@ class Context:
         """A tensor given by its elements, expressions over the model's dims."""
         simplified = np.empty(elements.shape, object)
         for where in np.ndindex(*elements.shape):
-            simplified[where] = simplify(convert(elements[where], stored(dtype)))
+            element: Any = elements[where]
+            simplified[where] = simplify(convert(element, stored(dtype)))
         if all(isinstance(e, Const) for e in simplified.flat):
             values = [e.value for e in simplified.flat]
             return self.constant(np.array(values, dtype).reshape(elements.shape))

@@ -24,7 +24,15 @@ from webkiln.ir.expr import (
 )
 from webkiln.ops.core import Context, Tensor, Unsupported, operator
 
-__all__ = ["broadcast", "broadcast_shape", "elementwise", "is_float", "merge_shapes", "narrow", "wrap"]
+__all__ = [
+    "broadcast",
+    "broadcast_shape",
+    "elementwise",
+    "is_float",
+    "merge_shapes",
+    "narrow",
+    "wrap",
+]
 
 
 def merge_shapes(*shapes: Sequence[Expr]) -> tuple[Expr, ...]:
@@ -124,7 +132,10 @@ _UNARY = {
 
 
 def _unary(function: str) -> Callable[[Context, Tensor], Tensor]:
-    return lambda ctx, x: elementwise(ctx, lambda a: call(function, a), x)
+    def definition(ctx: Context, x: Tensor) -> Tensor:
+        return elementwise(ctx, lambda a: call(function, a), x)
+
+    return definition
 
 
 for _name, _function in _UNARY.items():

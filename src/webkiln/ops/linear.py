@@ -1,53 +1,88 @@
-"""Contractions: MatMul, Gemm, and convolution over any number of spatial axes."""
+"""Contractions of matrices: MatMul, Gemm, Einsum and the integer product."""
 
 from __future__ import annotations
 
-from webkiln.ir.dtypes import STORAGE
-from webkiln.ir.expr import Expr, compare, const, logical_and, select
-from webkiln.ops.core import Context, Tensor, Unsupported, operator, static
-from webkiln.ops.elementwise import broadcast
+from collections.abc import Callable, Sequence
 
-__all__: list[str] = []
+from webkiln.ir.dtypes import I32, STORAGE
+from webkiln.ir.expr import Expr, ExprLike, const, is_const
+from webkiln.ops.core import Context, Tensor, Unsupported, operator
+from webkiln.ops.elementwise import broadcast, merge_shapes, narrow
+
+__all__ = ["product"]
+
+
+def product(
+    ctx: Context,
+    a: Tensor,
+    b: Tensor,
+    dtype: str,
+    left: Callable[..., Expr] | None = None,
+    right: Callable[..., Expr] | None = None,
+) -> Tensor:
+    """NumPy's matmul: batch axes broadcast, 1-D operands are a row or a column.
+
+    `left` and `right` read an element in place of `a` and `b` themselves.
+    """
+    if a.rank == 0 or b.rank == 0:
+        raise Unsupported("a product with a scalar")
+    if a.shape[-1] is not b.shape[-2 if b.rank > 1 else 0]:
+        raise Unsupported(f"shapes {list(a.shape)} and {list(b.shape)} do not multiply")
+    rows = () if a.rank == 1 else a.shape[-2:-1]
+    columns = () if b.rank == 1 else b.shape[-1:]
+    batch = merge_shapes(a.shape[:-2], b.shape[:-2])
+
+    def at(t: Tensor, outer: Sequence[Expr], *inner: Expr) -> tuple[ExprLike, ...]:
+        lead = t.shape[: t.rank - len(inner)]
+        own = outer[len(outer) - len(lead) :]
+        return (*(0 if is_const(s, 1) else i for s, i in zip(lead, own, strict=True)), *inner)
+
+    def value(*i: Expr) -> Expr:
+        outer = i[: len(batch)]
+        row = i[len(batch) : len(batch) + len(rows)]
+        column = i[len(batch) + len(rows) :]
+
+        def term(k: Expr) -> Expr:
+            p, q = at(a, outer, *row, k), at(b, outer, k, *column)
+            x = a[p] if left is None else left(*p)
+            return x * (b[q] if right is None else right(*q))
+
+        return ctx.reduce("sum", [a.shape[-1]], term, "k")
+
+    return ctx.compute((*batch, *rows, *columns), value, dtype)
 
 
 @operator("MatMul")
 def matmul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
-    """NumPy's matmul: batch axes broadcast, 1-D operands are a row or a column."""
-    if a.rank == 0 or b.rank == 0:
-        raise Unsupported("MatMul of a scalar")
-    a_rows = a.shape[:-1] if a.rank == 1 else a.shape[-2:-1]
-    b_columns = () if b.rank == 1 else b.shape[-1:]
-    rows = () if a.rank == 1 else a_rows
-    batch_rank = max(a.rank - 2, b.rank - 2, 0)
-    batch = []
-    for axis in range(batch_rank):
-        extents = [
-            t.shape[axis - batch_rank + t.rank - 2]
-            for t in (a, b)
-            if t.rank > 2 and axis - batch_rank + t.rank - 2 >= 0
-        ]
-        batch.append(next((e for e in extents if repr(e) != "1"), extents[0]))
+    return product(ctx, a, b, a.dtype)
 
-    def at(t: Tensor, outer: tuple[Expr, ...], inner: tuple[Expr, ...]) -> Expr:
-        lead = t.shape[: t.rank - len(inner)]
-        own = outer[len(outer) - len(lead) :]
-        index = tuple(
-            const(0, i.dtype) if repr(s) == "1" else i for s, i in zip(lead, own, strict=True)
-        )
-        return t[(*index, *inner)]
 
-    def value(*i: Expr) -> Expr:
-        outer = i[:batch_rank]
-        row = i[batch_rank : batch_rank + len(rows)]
-        column = i[batch_rank + len(rows) :]
-        return ctx.reduce(
-            "sum",
-            [a.shape[-1]],
-            lambda k: at(a, outer, (*row, k)) * at(b, outer, (k, *column)),
-            "k",
-        )
+@operator("MatMulInteger")
+def matmul_integer(
+    ctx: Context,
+    a: Tensor,
+    b: Tensor,
+    a_zero: Tensor | None = None,
+    b_zero: Tensor | None = None,
+) -> Tensor:
+    """(A - zero of A) · (B - zero of B) in int32; zeros a tensor, a row of A or a column of B."""
 
-    return ctx.compute((*batch, *rows, *b_columns), value, a.dtype)
+    def left(*i: Expr) -> Expr:
+        if a_zero is None:
+            return a[i]
+        return a[i] - (a_zero[i[-2]] if a_zero.rank == 1 and a.rank > 1 else scalar(a_zero))
+
+    def right(*i: Expr) -> Expr:
+        if b_zero is None:
+            return b[i]
+        return b[i] - (b_zero[i[-1]] if b_zero.rank == 1 and b.rank > 1 else scalar(b_zero))
+
+    return product(ctx, a, b, "int32", left, right)
+
+
+def scalar(t: Tensor) -> Expr:
+    """The one element of a tensor that has one."""
+    return t[(0,) * t.rank]
 
 
 @operator("Gemm")
@@ -72,66 +107,54 @@ def gemm(ctx: Context, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     return ctx.compute((m, n), value, a.dtype)
 
 
-def spatial_pads(
-    ctx: Context, sizes: list[int], effective: list[int], strides: list[int]
-) -> list[int]:
-    """ONNX `pads` (begins, then ends), from `auto_pad` where that is set."""
-    rank = len(effective)
-    mode = ctx.str("auto_pad", "NOTSET")
-    if mode == "NOTSET":
-        return ctx.ints("pads") or [0] * (2 * rank)
-    if mode == "VALID":
-        return [0] * (2 * rank)
-    begins, ends = [], []
-    for size, kernel, stride in zip(sizes, effective, strides, strict=True):
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        small, large = total // 2, total - total // 2
-        begins.append(large if mode == "SAME_LOWER" else small)
-        ends.append(small if mode == "SAME_LOWER" else large)
-    return begins + ends
+@operator("Einsum")
+def einsum(ctx: Context, *operands: Tensor) -> Tensor:
+    """Einstein's sum over every label that the output lacks; an ellipsis stands for broadcast axes."""
+    labels, output = parse_einsum(ctx.str("equation", ""), [t.rank for t in operands])
+    extents: dict[str, Expr] = {}
+    for t, names in zip(operands, labels, strict=True):
+        for name, extent in zip(names, t.shape, strict=True):
+            if is_const(extents.setdefault(name, extent), 1):
+                extents[name] = extent
+    inner = [n for n in extents if n not in output]
+
+    def value(*i: Expr) -> Expr:
+        def term(*r: Expr) -> Expr:
+            at = dict(zip([*output, *inner], [*i, *r], strict=True))
+            result: Expr | None = None
+            for t, names in zip(operands, labels, strict=True):
+                index = [
+                    const(0, I32) if is_const(e, 1) else at[n]
+                    for n, e in zip(names, t.shape, strict=True)
+                ]
+                element = t[tuple(index)]
+                result = element if result is None else result * element
+            assert result is not None
+            return result
+
+        return narrow(ctx.reduce("sum", [extents[n] for n in inner], term, "k"), operands[0].dtype)
+
+    return ctx.compute([extents[n] for n in output], value, operands[0].dtype)
 
 
-def inside(index: Expr, size: Expr) -> Expr:
-    """Whether 0 ≤ index < size."""
-    return logical_and(compare("ge", index, 0), compare("lt", index, size))
-
-
-@operator("Conv")
-def conv(ctx: Context, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """Cross-correlation, grouped and dilated, of any spatial rank (ONNX Conv)."""
-    rank = x.rank - 2
-    kernel = [static(s, "a convolution's kernel size") for s in w.shape[2:]]
-    strides = ctx.ints("strides") or [1] * rank
-    dilations = ctx.ints("dilations") or [1] * rank
-    groups = ctx.int("group", 1)
-    effective = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    automatic = ctx.str("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    sizes = [static(s, "auto_pad's input size") for s in x.shape[2:]] if automatic else []
-    pads = spatial_pads(ctx, sizes, effective, strides)
-    out = [
-        (s + (pads[i] + pads[i + rank] - effective[i])) // strides[i] + 1
-        for i, s in enumerate(x.shape[2:])
-    ]
-    channels = w.shape[1]
-    per_group = static(w.shape[0], "a convolution's output channels") // groups
-    dtype = STORAGE[x.dtype]
-
-    def value(n: Expr, o: Expr, *at: Expr) -> Expr:
-        def term(c: Expr, *k: Expr) -> Expr:
-            where = [at[i] * strides[i] + k[i] * dilations[i] - pads[i] for i in range(rank)]
-            group = o // per_group if groups > 1 else const(0, o.dtype)
-            guards = [
-                inside(p, s)
-                for p, s, lo, hi in zip(where, x.shape[2:], pads[:rank], pads[rank:], strict=True)
-                if lo or hi
-            ]
-            element = x[(n, group * channels + c, *where)]
-            element = select(logical_and(*guards), element, const(0, dtype)) if guards else element
-            return element * w[(o, c, *k)]
-
-        total = ctx.reduce("sum", [channels, *kernel], term, "k")
-        return total if b is None else total + b[o]
-
-    result = ctx.compute((x.shape[0], w.shape[0], *out), value, x.dtype, channels_last=True)
-    ctx.channels_last.add(x.buffer)
-    return result
+def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
+    """Labels of each operand's axes and of the output's; the ellipsis' axes are called 0, 1, … from the last."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ranks):
+        raise Unsupported(f"equation {equation!r} for {len(ranks)} operands")
+    widest = 0
+    labels = []
+    for term, rank in zip(terms, ranks, strict=True):
+        before, dots, after = term.partition("...")
+        wide = rank - len(before) - len(after)
+        if wide < 0 or (wide and not dots):
+            raise Unsupported(f"equation {equation!r}: {term!r} for a rank-{rank} operand")
+        widest = max(widest, wide)
+        labels.append([*before, *(str(k) for k in range(wide - 1, -1, -1)), *after])
+    ellipsis = [str(k) for k in range(widest - 1, -1, -1)]
+    if not arrow:
+        once = sorted(c for c in set(left) if c.isalpha() and left.count(c) == 1)
+        return labels, [*ellipsis, *once]
+    before, dots, after = right.partition("...")
+    return labels, [*before, *(ellipsis if dots else []), *after]
