@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from webkiln.ir.buffer import Buffer
 from webkiln.codegen.names import Names, temporaries
 from webkiln.ir.dtypes import BOOL, DType
 from webkiln.ir.expr import Const, Dim, Expr, Op, Read, Var, walk
@@ -164,12 +165,13 @@ class _Printer:
         self.depth -= 1
 
     def _store(self, s: Store) -> None:
-        where = f"{self.names.buffer(s.buffer)} + {self.expr(s.offset)}"
+        pointer, fixed = self._place(s.buffer, s.offset)
+        where = f"{pointer} + {fixed}"
         value, kind = self.typed(s.value), type_name(s.value.dtype)
         if s.count is not None:
             self.line(f"store_{kind}({where}, {value}, {self.expr(s.count)});")
         elif s.value.dtype.lanes == 1:
-            self.line(f"{self.names.buffer(s.buffer)}[{self.expr(s.offset)}] = {value};")
+            self.line(f"{pointer}[{fixed}] = {value};")
         else:
             self.line(f"*({kind} *)({where}) = {value};")
 
@@ -202,10 +204,19 @@ class _Printer:
         return self._operation(e)
 
     def _read(self, e: Read) -> str:
-        name, offset = self.names.buffer(e.buffer), self.expr(e.args[0])
+        pointer, fixed = self._place(e.buffer, e.args[0])
         if e.dtype.lanes == 1:
-            return f"{name}[{offset}]"
-        return f"*(const {type_name(e.dtype)} *)({name} + {offset})"
+            return f"{pointer}[{fixed}]"
+        return f"*(const {type_name(e.dtype)} *)({pointer} + {fixed})"
+
+    def _place(self, buffer: Buffer, offset: Expr) -> tuple[str, int]:
+        """A pointer and a constant index: clang folds a constant one into the access, a sum it may not."""
+        name, fixed = self.names.buffer(buffer), 0
+        if isinstance(offset, Op) and offset.name == "add" and isinstance(offset.args[1], Const):
+            offset, fixed = offset.args[0], int(offset.args[1].value)
+        if isinstance(offset, Const):
+            return name, int(offset.value) + fixed
+        return f"({name} + {self.expr(offset)})", fixed
 
     def _operation(self, e: Op) -> str:
         args = [self.expr(a) for a in e.args]

@@ -33,14 +33,17 @@ from webkiln.ir.expr import (
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import linear, simplify
 from webkiln.lower.fuse import is_contraction
-from webkiln.schedule.contraction import PANEL
 
-__all__ = ["assign_layouts"]
+__all__ = ["PANEL", "assign_layouts"]
+
+#: columns in a packed panel: two 128-bit vectors on wasm, two vec4 on WebGPU. With four rows that is eight
+#: accumulators; six rows spill in V8.
+PANEL = 8
 
 
 def assign_layouts(program: Program) -> Program:
     """`program` with a layout for every buffer, and the copies that contractions need inserted before them."""
-    program = _channels_last(program)
+    program = _channels_last(_copy_outputs(program))
     return _Operands(program).run()
 
 
@@ -51,6 +54,24 @@ def _rewrite(e: Expr, buffers: Mapping[Buffer, Buffer]) -> Expr:
         return None
 
     return transform(e, visit)
+
+
+def _copy_outputs(program: Program) -> Program:
+    """An output of a windowed operator is computed channels-last, then copied into the model's order."""
+    computes: list[Compute] = []
+    wanted = set(program.channels_last)
+    for c in program.computes:
+        windowed = c.out in wanted and any(isinstance(n, Reduce) for n in walk(c.value))
+        if not (windowed and c.out in program.outputs and len(c.out.shape) > 2):
+            computes.append(c)
+            continue
+        inner = replace(c.out, name=f"{c.out.name}_last", role="temporary")
+        wanted.add(inner)
+        wanted.discard(c.out)
+        computes.append(replace(c, out=inner))
+        axes = tuple(Var(f"{v.name}c", v.extent) for v in c.axes)
+        computes.append(Compute(c.out, axes, Load(inner, axes), "to the model's layout"))
+    return replace(program, computes=computes, channels_last=frozenset(wanted))
 
 
 def _channels_last(program: Program) -> Program:
@@ -68,9 +89,7 @@ def _channels_last(program: Program) -> Program:
             same_rank & chosen and not any(isinstance(n, Reduce) for n in walk(c.value))
         ):
             chosen.add(c.out)
-    renamed = {
-        b: replace(b, layout=row_major((0, *range(2, len(b.shape)), 1))) for b in chosen
-    }
+    renamed = {b: replace(b, layout=row_major((0, *range(2, len(b.shape)), 1))) for b in chosen}
     computes = [
         replace(c, out=renamed.get(c.out, c.out), value=_rewrite(c.value, renamed))
         for c in program.computes
@@ -164,7 +183,9 @@ class _Operands:
         if compute.out.layout.order[-1] == 1 and len(load.buffer.shape) == len(compute.out.shape):
             layout = row_major((0, *range(2, len(shape)), 1))
         source = load.buffer
-        copy = Buffer(f"{source.name}_padded{len(self.computes)}", source.dtype, tuple(shape), layout=layout)
+        copy = Buffer(
+            f"{source.name}_padded{len(self.computes)}", source.dtype, tuple(shape), layout=layout
+        )
         axes = tuple(Var(f"p{len(self.computes)}_{i}", e) for i, e in enumerate(copy.shape))
         inner = [simplify(v + low) for v, low in zip(axes, lows, strict=True)]
         inside = [

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Const, Expr, Op, Read, Reduce, Var, const, substitute, walk
 from webkiln.ir.simplify import linear
+from webkiln.lower.layout import PANEL
 from webkiln.schedule.nest import Nest, reduces, strides
 
-__all__ = ["PANEL", "Contraction", "match_contraction"]
-
-#: columns in a packed panel: two 128-bit vectors on wasm, two vec4 on WebGPU. With four rows that is eight
-#: accumulators; six rows spill in V8.
-PANEL = 8
+__all__ = ["Contraction", "match_contraction"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,9 @@ class Emitter:
             if not ready:
                 return value
             target = ready[0]
-            value = substitute(value, {target: self._scalar(self.reduction(target, bound, out, across))})
+            value = substitute(
+                value, {target: self._scalar(self.reduction(target, bound, out, across))}
+            )
 
     def _scalar(self, total: Var) -> Var:
         """A vector register stands as a scalar in an expression until that is vectorised."""

@@ -34,7 +34,7 @@ from webkiln.ir.expr import (
 from webkiln.ir.program import Compute
 from webkiln.ir.simplify import linear, simplify
 
-__all__ = ["Nest", "collapse", "nest_of", "reads", "reduces", "split_axes", "strides"]
+__all__ = ["Nest", "collapse", "drop_units", "nest_of", "reads", "reduces", "split_axes", "strides"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,29 @@ class Nest:
         lines = [f"{'  ' * i}for {v.name} < {v.extent!r}:  " for i, v in enumerate(self.loops)]
         pad = "  " * len(self.loops)
         return "\n".join([*lines, f"{pad}{self.out.name}@({self.offset!r}) = {self.value!r}"])
+
+
+def drop_units(nest: Nest) -> Nest:
+    """Loops and reduction axes of one iteration are gone; the innermost loop stays, for what stores along it."""
+    axes = {*nest.loops[:-1], *(a for r in reduces(nest.value) for a in r.axes)}
+    units: dict[Var, Expr] = {a: const(0, I32) for a in axes if a.extent is const(1, I32)}
+
+    def visit(node: Expr) -> Expr | None:
+        if isinstance(node, Var):
+            return units.get(node)
+        if isinstance(node, Reduce) and any(a in units for a in node.axes):
+            left = tuple(a for a in node.axes if a not in units)
+            return Reduce(node.kind, left, node.body) if left else node.body
+        return None
+
+    if not units:
+        return nest
+    return replace(
+        nest,
+        loops=tuple(v for v in nest.loops if v not in units),
+        offset=simplify(substitute(nest.offset, units)),
+        value=simplify(transform(nest.value, visit)),
+    )
 
 
 def nest_of(compute: Compute) -> Nest:

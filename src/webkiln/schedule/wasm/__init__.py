@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from webkiln.ir.program import Compute, Kernel
-from webkiln.schedule.nest import Nest, collapse, nest_of, split_axes
+from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
 from webkiln.schedule.wasm.contraction import contraction
 from webkiln.schedule.wasm.loops import columns, scalar
 
@@ -16,7 +16,7 @@ RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, columns, scal
 
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
-    nest = collapse(split_axes(nest_of(compute)))
+    nest = collapse(drop_units(split_axes(nest_of(compute))))
     for rule in RULES:
         kernel = rule(nest)
         if kernel is not None:

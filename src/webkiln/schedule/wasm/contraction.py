@@ -14,7 +14,8 @@ from webkiln.ir.expr import Const, Expr, Read, Var, call, compare, const, minimu
 from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.simplify import always_nonneg, poly, simplify
 from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
-from webkiln.schedule.contraction import PANEL, Contraction, match_contraction
+from webkiln.lower.layout import PANEL
+from webkiln.schedule.contraction import Contraction, match_contraction
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest
@@ -26,7 +27,7 @@ ROWS = 4
 BLOCK_BYTES = (
     24 * 1024
 )  # of A: half of a 48 KiB first-level cache, the panel of B has the other half
-UNROLL = 4  # steps of k in one trip of the inner loop: hides its counter and branch
+UNROLL = 1
 
 
 def contraction(nest: Nest) -> Kernel | None:

@@ -1,0 +1,36 @@
+"""Equal kernels become one: the text decides, since printers name things by order of appearance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from webkiln.ir.program import Kernel
+
+__all__ = ["KernelSet", "unique"]
+
+
+@dataclass(slots=True)
+class KernelSet:
+    """The distinct kernels of a bundle for one target, and which of them each step runs."""
+
+    names: list[str] = field(default_factory=list)
+    kernels: list[Kernel] = field(default_factory=list)  # one for each name
+    sources: dict[str, str] = field(default_factory=dict)  # name → printed kernel
+    of_step: list[int] = field(default_factory=list)
+
+
+def unique(kernels: Sequence[Kernel], source: Callable[[Kernel, str], str]) -> KernelSet:
+    """`kernels`, one a step, printed by `source(kernel, name)` and merged where the text is the same."""
+    result = KernelSet()
+    seen: dict[str, int] = {}
+    for kernel in kernels:
+        text = source(kernel, "KERNEL")
+        if text not in seen:
+            seen[text] = len(result.names)
+            name = f"k{len(result.names)}"
+            result.names.append(name)
+            result.kernels.append(kernel)
+            result.sources[name] = source(kernel, name)
+        result.of_step.append(seen[text])
+    return result
