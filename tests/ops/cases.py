@@ -1,10 +1,11 @@
 """Every case, family by family."""
 
-from tests.ops import cases_elementwise, cases_reductions, cases_shape, cases_windows
+from tests.ops import cases_elementwise, cases_reductions, cases_resize, cases_shape, cases_windows
 
 CASES = [
     *cases_elementwise.CASES,
     *cases_reductions.CASES,
+    *cases_resize.CASES,
     *cases_shape.CASES,
     *cases_windows.CASES,
 ]

@@ -15,7 +15,9 @@ for _family in (
     "logic",
     "normalization",
     "pooling",
+    "quantized",
     "reductions",
+    "resize",
     "shape",
     "slicing",
 ):
