@@ -30,6 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `build` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Port = Annotated[
@@ -82,6 +84,7 @@ def build(
     json: Json = False,
 ) -> None:
     """Compile MODEL into a folder that any static host can serve."""
+    maxima, wanted = _bounds(bounds or []), _names(targets, "--targets")
     from webkiln import compile as compiler
 
     started = time.perf_counter()
@@ -90,8 +93,8 @@ def build(
             model,
             task=task,
             quantize=quantize,
-            max=_bounds(bounds or []),
-            targets=_names(targets, "--targets"),
+            max=maxima,
+            targets=wanted,
             output=output,
             progress=progress,
         )
@@ -369,6 +372,8 @@ def _run(arguments: list[str] | None) -> int:
         result = app(args=arguments, prog_name="webkiln", standalone_mode=False)
         code = result if isinstance(result, int) else 0
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # typer's own answer to Ctrl-C
+            terminal.note("stopped")
         return code
     except typer.TyperException as error:  # wrong usage
         command = getattr(getattr(error, "ctx", None), "command_path", "webkiln")
@@ -376,7 +381,7 @@ def _run(arguments: list[str] | None) -> int:
         return terminal.fail(InputError(error.format_message().rstrip("."), hint=hint))
     except (KeyboardInterrupt, typer.Abort):
         terminal.note("stopped")
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # the reader (head, less) has enough; keep Python from complaining at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

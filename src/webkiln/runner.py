@@ -34,10 +34,10 @@ def run(folder: str | os.PathLike[str], inputs: Sequence[str]) -> RunResult:
     Raises `InputError` for inputs that do not fit the model, `InvalidModelError` for a broken
     bundle.
     """
+    plan = read_plan(Path(folder))
     from webkiln import tasks
     from webkiln.bundle import Bundle
 
-    plan = read_plan(Path(folder))
     names = {port["name"] for port in plan["programs"][0]["inputs"]}
     named = dict(pair for pair in map(_pair, inputs) if pair is not None)
     if named and (len(named) == len(inputs)) and (set(named) & names or len(inputs) > 1):

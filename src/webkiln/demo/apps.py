@@ -80,7 +80,7 @@ def _add_pictures(source: Source, pictures: list[tuple[Path, str]]) -> None:
         picture.save(buffer, "JPEG", quality=88, optimize=True)
         file = f"samples/{path.stem}.jpg"
         source.assets[file] = buffer.getvalue()
-        samples.append({"file": file, "name": name})
+        samples.append({"file": file, "label": name})
     source.config["samples"] = samples
 
 
@@ -95,12 +95,12 @@ def _emotion() -> Source:
     head = next((path for path in _HEAD if path.is_file()), _HEAD[0])
     source = with_head(_encoder(), head)
     source.config["samples"] = [
-        {"text": "We got the keys today and danced through every empty room."},
-        {"text": "The house is so quiet since she moved away."},
-        {"text": "You said it was done, and it was never even started!"},
-        {"text": "I heard footsteps behind me, and then they stopped."},
-        {"text": "I keep your letters where I can reach them at night."},
-        {"text": "Wait, you two know each other?"},
+        "We got the keys today and danced through every empty room.",
+        "The house is so quiet since she moved away.",
+        "You said it was done, and it was never even started!",
+        "I heard footsteps behind me, and then they stopped.",
+        "I keep your letters where I can reach them at night.",
+        "Wait, you two know each other?",
     ]
     return source
 
@@ -108,11 +108,11 @@ def _emotion() -> Source:
 def _similarity() -> Source:
     source = _encoder()
     source.config["samples"] = [
-        {"text": "A man is eating pasta in a small restaurant."},
-        {"text": "Someone has dinner at an Italian place."},
-        {"text": "The train to the coast leaves at nine."},
-        {"text": "When does the next train go to the sea?"},
-        {"text": "Our cat sleeps on the warm radiator."},
+        "A man is eating pasta in a small restaurant.",
+        "Someone has dinner at an Italian place.",
+        "The train to the coast leaves at nine.",
+        "When does the next train go to the sea?",
+        "Our cat sleeps on the warm radiator.",
     ]
     return source
 

@@ -17,6 +17,7 @@ from webkiln.demo.apps import APPS, App
 from webkiln.errors import InputError, MissingDependencyError, OutputFolderError
 from webkiln.log import Progress, silent
 from webkiln.output import is_bundle
+from webkiln.tasks.page import fill, template
 
 __all__ = ["build", "default_folder"]
 
@@ -55,6 +56,7 @@ def build(
         _write(folder / STAMPS, json.dumps(stamps, indent=2))
     built = [app for app in APPS if is_bundle(folder / app.name)]
     _write(folder / "index.html", _page(folder, built))
+    _write(folder / "icon.svg", template("icon.svg"))
     progress("gallery", len(chosen), len(chosen), "")
     return folder
 
@@ -128,9 +130,9 @@ def _package_fingerprint() -> str:
 
 
 def _page(folder: Path, apps: Sequence[App]) -> str:
-    template = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
+    page = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
     cards = "\n".join(_card(folder, app) for app in apps)
-    return template.replace("{{CARDS}}", cards).replace("{{VERSION}}", webkiln.__version__)
+    return fill(page, {"cards": cards, "version": webkiln.__version__})
 
 
 def _card(folder: Path, app: App) -> str:
@@ -142,7 +144,9 @@ def _card(folder: Path, app: App) -> str:
         "summary": app.summary,
         "model": app.model,
         "task": app.task.replace("-", " "),
-        "size": f"{megabytes:.0f} MB" if megabytes >= 1 else f"{megabytes:.1f} MB",
+        "size": f"{megabytes:.0f}\N{NO-BREAK SPACE}MB"
+        if megabytes >= 1
+        else f"{megabytes:.1f}\N{NO-BREAK SPACE}MB",
     }
     safe = {key: html.escape(value) for key, value in words.items()}
     return (
