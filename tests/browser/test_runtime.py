@@ -1,0 +1,479 @@
+"""The browser runtime in a real Chromium, on a bundle made by hand (see tiny_bundle.py)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import webkiln
+from tests.browser.site import Site, broken_off, corrupt, missing, once, slow
+from tests.browser.tiny_bundle import MAX_N, write_tiny_bundle
+from webkiln.browser import chromium_flags, find_chromium
+
+DIST = Path(webkiln.__file__).parent / "runtime" / "dist"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium"),
+    pytest.mark.skipif(not (DIST / "webkiln.js").exists(), reason="runtime not built"),
+]
+
+# Every script below runs in the page with these in scope. A rejection comes back as its code and
+# message instead of failing the evaluation.
+PRELUDE = """
+async (args) => {
+  const { load, pipeline, Tensor, WebkilnError } = await import("./webkiln.js");
+  const feeds = (n) => ({
+    x: new Tensor("float32", Float32Array.from({ length: n }, (_, i) => i), [n]),
+    ids: new Tensor("int64", Array.from({ length: n }, (_, i) => i), [n]),
+  });
+  const right = ({ y, z }, n) => y.shape[0] === n && z.data.length === n
+    && y.data.every((v, i) => v === 2 * i + 1) && z.data.every((v, i) => v === BigInt(3 * i));
+  const failure = (promise) => promise.then(
+    () => "no error",
+    (error) => ({ named: error instanceof WebkilnError, code: error.code, message: error.message }));
+  BODY
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("tiny") / "bundle"
+    shutil.copytree(DIST, folder)
+    return folder, write_tiny_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=find_chromium(), args=chromium_flags(webgpu=True)
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[True], ids=["isolated"])
+def site(bundle: tuple[Path, dict[str, Any]], request: pytest.FixtureRequest) -> Iterator[Site]:
+    site = Site(bundle[0], isolated=request.param)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, site: Site) -> Iterator[Page]:
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(site.url)
+    yield page
+    context.close()
+
+
+def run(page: Page, body: str, **args: Any) -> Any:
+    """What the JavaScript in `body` returns; it awaits freely."""
+    source = PRELUDE.replace("BODY", body).replace("./webkiln.js", page.url + "webkiln.js")
+    return page.evaluate(source, args)
+
+
+def shard(bundle: tuple[Path, dict[str, Any]], index: int) -> str:
+    name: str = bundle[1]["weights"]["shards"][index]["file"]
+    return name
+
+
+LOAD_AND_RUN = """
+  const phases = [];
+  const model = await load("./model/", { ...args, onProgress: (p) => phases.push(p) });
+  const answers = [];
+  for (const n of [7, 1, 100, MAX_N]) answers.push(right(await model.run(feeds(n)), n));
+  const checks = await model.selfTest();
+  const { device, fallbacks, timings } = model;
+  const steps = await model.profile(feeds(50));
+  await model.dispose();
+  return { answers, checks, device, fallbacks, timings, steps, phases };
+""".replace("MAX_N", str(MAX_N))
+
+
+def check_run(result: dict[str, Any]) -> None:
+    assert result["answers"] == [True] * 4
+    assert [check["output"] for check in result["checks"]] == ["y", "z"]
+    assert all(check["ok"] and check["maxAbsError"] <= 1e-6 for check in result["checks"])
+    assert [step["label"] for step in result["steps"]] == ["Mul_0", "Add_1", "Mul_2"]
+    assert all(step["ms"] >= 0 and step["bytes"] == 400 for step in result["steps"])
+    last = result["phases"][-1]
+    assert (last["phase"], last["loaded"], last["total"]) == ("ready", 196608, 196608)
+
+
+def test_wasm_threads(page: Page, site: Site) -> None:
+    result = run(page, LOAD_AND_RUN, device="wasm", threads=2)
+    check_run(result)
+    assert result["device"] == {
+        "type": "wasm",
+        "description": "WebAssembly × 2 threads, SIMD relaxed",
+        "threads": 2,
+    }
+    assert result["fallbacks"] == []
+    assert site.requests("simd-relaxed-simd-threads.wasm")
+
+
+def test_one_thread_takes_the_variant_without_threads(page: Page, site: Site) -> None:
+    result = run(page, LOAD_AND_RUN, device="wasm", threads=1)
+    check_run(result)
+    assert result["device"]["description"] == "WebAssembly × 1 thread, SIMD relaxed"
+    assert not site.requests("threads.wasm")
+
+
+@pytest.mark.parametrize("site", [False], ids=["not isolated"], indirect=True)
+def test_wasm_without_cross_origin_isolation(page: Page) -> None:
+    result = run(page, LOAD_AND_RUN, device="wasm", threads=2)
+    check_run(result)
+    assert result["device"]["threads"] == 1
+    assert "cross-origin isolated" in result["fallbacks"][0]
+
+
+def test_webgpu(page: Page) -> None:
+    result = run(page, LOAD_AND_RUN, device="webgpu")
+    check_run(result)
+    assert result["device"]["type"] == "webgpu"
+    assert "swiftshader" in result["device"]["description"].lower()
+
+
+def test_auto_times_both_and_remembers(page: Page, site: Site) -> None:
+    result = run(page, LOAD_AND_RUN, device="auto")
+    check_run(result)
+    timings = result["timings"]
+    assert set(timings) == {"wasm", "webgpu"}
+    assert timings[result["device"]["type"]] == min(timings.values())
+    # Weights are downloaded once for both devices.
+    assert len(site.requests(".bin")) - len(site.requests("golden.bin")) == 3
+    again = run(page, LOAD_AND_RUN, device="auto")
+    assert again["timings"] == {}
+    assert again["device"]["type"] == result["device"]["type"]
+
+
+def test_auto_without_webgpu_says_why(page: Page) -> None:
+    page.evaluate("delete Navigator.prototype.gpu")
+    page.route("**/webkiln.worker.js", with_prefix("delete WorkerNavigator.prototype.gpu;"))
+    result = run(page, LOAD_AND_RUN, device="auto")
+    check_run(result)
+    assert result["device"]["type"] == "wasm"
+    assert "WebGPU can't be used" in result["fallbacks"][0]
+
+
+def test_webgpu_asked_for_and_absent_is_an_error(page: Page) -> None:
+    page.route("**/webkiln.worker.js", with_prefix("delete WorkerNavigator.prototype.gpu;"))
+    error = run(page, "return failure(load('./model/', { device: 'webgpu' }))")
+    assert (error["named"], error["code"]) == (True, "no-webgpu")
+
+
+def with_prefix(code: str) -> Any:
+    """A route that puts code before a script."""
+
+    def handle(route: Any) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, body=code + response.text())
+
+    return handle
+
+
+KEEP_DEVICE = """
+  const request = GPUAdapter.prototype.requestDevice;
+  GPUAdapter.prototype.requestDevice = async function (descriptor) {
+    if (self.noMore) throw new Error("no more devices");
+    return (self.kept = await request.call(this, descriptor));
+  };
+  new BroadcastChannel("lose").onmessage = ({ data }) => {
+    self.noMore = data;
+    self.kept.destroy();
+  };
+"""
+
+LOSE_DEVICE = """
+  if (args.choice) {
+    // The earlier visit's choice makes "auto" start on WebGPU.
+    const set = Storage.prototype.getItem;
+    Storage.prototype.getItem = (key) => (key.startsWith("webkiln ") ? args.choice : null);
+  }
+  const model = await load("./model/", { device: args.device });
+  const before = [model.device.type, right(await model.run(feeds(9)), 9)];
+  new BroadcastChannel("lose").postMessage(args.forGood);
+  await new Promise((done) => setTimeout(done, 100));
+  const outcome = await model.run(feeds(9)).then((out) => right(out, 9), (error) => error.code);
+  const { device: { type }, fallbacks } = model;
+  await model.dispose();
+  return { before, outcome, type, fallbacks };
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "for_good", "outcome", "then"),
+    [
+        ("webgpu", False, True, "webgpu"),  # the device comes back, the caller never knows
+        ("webgpu", True, "device-lost", "webgpu"),
+        ("auto", True, True, "wasm"),
+    ],
+)
+def test_lost_device(
+    page: Page, device: str, for_good: bool, outcome: bool | str, then: str
+) -> None:
+    page.route("**/webkiln.worker.js", with_prefix(KEEP_DEVICE))
+    choice = "webgpu" if device == "auto" else None
+    result = run(page, LOSE_DEVICE, device=device, forGood=for_good, choice=choice)
+    assert result["before"] == ["webgpu", True]
+    assert (result["outcome"], result["type"]) == (outcome, then)
+    if then == "wasm":
+        assert "no more devices" in result["fallbacks"][0]
+
+
+def test_corrupt_shard_is_fetched_again(
+    page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    site.faults[shard(bundle, 1)] = once(corrupt)
+    check_run(run(page, LOAD_AND_RUN, device="wasm"))
+    assert len(site.requests(shard(bundle, 1))) == 2
+
+
+@pytest.mark.parametrize("device", ["wasm", "webgpu", "auto"])
+@pytest.mark.parametrize(
+    ("fault", "code"), [(corrupt, "shard-corrupt"), (missing, "shard-missing")]
+)
+def test_bad_shard(
+    page: Page,
+    site: Site,
+    bundle: tuple[Path, dict[str, Any]],
+    device: str,
+    fault: Any,
+    code: str,
+) -> None:
+    name = shard(bundle, 2)
+    site.faults[name] = fault
+    error = run(page, "return failure(load('./model/', args))", device=device)
+    assert (error["named"], error["code"]) == (True, code)
+    assert name in error["message"]
+    assert len(site.requests(name)) == (2 if fault is corrupt else 1)
+
+
+def test_broken_download_resumes(
+    page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    site.faults[shard(bundle, 0)] = once(broken_off)
+    result = run(page, LOAD_AND_RUN, device="wasm")
+    check_run(result)
+    assert site.requests(shard(bundle, 0)) == [None, "bytes=32768-"]
+    assert all(p["loaded"] <= p["total"] for p in result["phases"])
+
+
+def test_second_visit_takes_weights_from_the_cache(page: Page, site: Site) -> None:
+    check_run(run(page, LOAD_AND_RUN, device="wasm"))
+    page.wait_for_function(
+        """async () => {
+          const names = (await caches.keys()).filter((name) => name.startsWith("webkiln "));
+          return names.length === 1 && (await (await caches.open(names[0])).keys()).length === 3;
+        }"""
+    )
+    site.seen.clear()
+    check_run(run(page, LOAD_AND_RUN, device="wasm"))
+    assert {path.rsplit("/")[-1] for path, _ in site.seen if path.endswith(".bin")} <= {
+        "golden.bin"
+    }
+
+
+def test_a_spoiled_cache_is_not_trusted(
+    page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    name = shard(bundle, 1)
+    page.evaluate(
+        """async (url) => {
+          const cache = await caches.open("webkiln /some/path/model/");
+          await cache.put(url, new Response(new Uint8Array(65536)));
+          await cache.put("./old.bin", new Response("a shard of an earlier build"));
+        }""",
+        f"{page.url}model/{name}",
+    )
+    check_run(run(page, LOAD_AND_RUN, device="wasm"))
+    assert len(site.requests(name)) == 1
+    page.wait_for_function("async () => !(await caches.match('./old.bin'))")
+
+
+def test_abort_while_loading(page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]) -> None:
+    site.faults[shard(bundle, 0)] = slow
+    error = run(
+        page,
+        """
+        const stop = new AbortController();
+        const loading = load("./model/", { device: "wasm", signal: stop.signal });
+        setTimeout(() => stop.abort(), 300);
+        const began = performance.now();
+        return { ...(await failure(loading)), ms: performance.now() - began };
+        """,
+    )
+    assert (error["named"], error["code"]) == (True, "aborted")
+    assert error["ms"] < 5000
+
+
+def test_runs_queue_and_abort(page: Page) -> None:
+    result = run(
+        page,
+        """
+        const model = await load("./model/", { device: "wasm" });
+        const stop = new AbortController();
+        const sizes = [3, 50, 4000, 1];
+        const many = sizes.map((n) => model.run(feeds(n)));
+        const doomed = failure(model.run(feeds(5), { signal: stop.signal }));
+        const after = model.run(feeds(6));
+        stop.abort();
+        const error = await doomed;
+        const late = await failure(model.run(feeds(5), { signal: stop.signal }));
+        const all = (await Promise.all(many)).map((out, i) => right(out, sizes[i]));
+        return { error, late, all, after: right(await after, 6) };
+        """,
+    )
+    assert result["error"]["code"] == result["late"]["code"] == "aborted"
+    assert result["all"] == [True] * 4
+    assert result["after"] is True
+
+
+def test_dispose_twice_and_run_after(page: Page) -> None:
+    result = run(
+        page,
+        """
+        const model = await load("./model/", { device: "wasm" });
+        const waiting = failure(model.run(feeds(4)));
+        await model.dispose();
+        await model.dispose();
+        return [await waiting, await failure(model.run(feeds(4)))];
+        """,
+    )
+    assert [error["code"] for error in result] == ["disposed", "disposed"]
+
+
+WRONG = {
+    "unknown": ("{ ...feeds(3), w: feeds(3).x }", "input-name", ['"w"', '"x", "ids"']),
+    "missing": ("{ x: feeds(3).x }", "input-name", ['"ids" is missing']),
+    "dtype": (
+        "{ ...feeds(3), ids: new Tensor('float32', [1, 2, 3]) }",
+        "input-dtype",
+        ['"ids" is float32', "int64 [n]"],
+    ),
+    "not a tensor": ("{ ...feeds(3), x: [1, 2, 3] }", "input-dtype", ['"x" is not a Tensor']),
+    "rank": (
+        "{ ...feeds(3), x: new Tensor('float32', [1, 2, 3], [1, 3]) }",
+        "input-shape",
+        ['"x" has shape [1, 3]', "[n]"],
+    ),
+    "disagree": (
+        "{ ...feeds(3), ids: feeds(4).ids }",
+        "input-shape",
+        ['"ids" has shape [4]', '"n" is 3'],
+    ),
+    "bounds": (f"feeds({MAX_N + 1})", "input-shape", [f"{MAX_N + 1}", f"1 to {MAX_N}"]),
+    "range": (
+        "{ x: feeds(1).x, ids: new Tensor('int64', [3000000000]) }",
+        "input-dtype",
+        ['"ids" holds 3000000000', "int32"],
+    ),
+    "data": ("{ x: new Tensor('float32', [1, 2], [3]) }", "input-shape", ["has 3 elements", "2"]),
+    "fraction": ("{ ids: new Tensor('int64', [1.5]) }", "input-dtype", ["1.5"]),
+}
+
+
+def test_wrong_inputs(page: Page) -> None:
+    calls = ", ".join(f"failure((async () => model.run({code}))())" for code, *_ in WRONG.values())
+    load = "const model = await load('./model/', { device: 'wasm' });"
+    errors = run(page, f"{load} return Promise.all([{calls}]);")
+    for (code, wanted, parts), error in zip(WRONG.values(), errors, strict=True):
+        assert (error["named"], error["code"]) == (True, wanted), (code, error)
+        assert all(part in error["message"] for part in parts), (code, error)
+
+
+def test_int64_takes_what_people_have(page: Page) -> None:
+    same = run(
+        page,
+        """
+        const model = await load("./model/", { device: "wasm" });
+        const x = new Tensor("float32", [0, 0, 0]);
+        const forms = [[1, 2, 3], Int32Array.of(1, 2, 3), BigInt64Array.of(1n, 2n, 3n), [1n, 2n, 3n]];
+        const outs = [];
+        for (const form of forms) {
+          outs.push((await model.run({ x, ids: new Tensor("int64", form) })).z.data.join());
+        }
+        return outs;
+        """,
+    )
+    assert same == ["3,6,9"] * 4
+
+
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ("load('file:///tmp/model/')", "file-protocol"),
+        ("load('./nowhere/')", "not-found"),
+        ("load('./webkiln.js/../model/golden.json')", "not-found"),
+        ("load('./model/', { device: 'tpu' })", "option-invalid"),
+        ("load('./model/', { threads: 0 })", "option-invalid"),
+        ("load('./model/').then((m) => m.run(feeds(1), { program: 'no' }))", "option-invalid"),
+        ("load('./manifest.json')", "plan-invalid"),
+    ],
+)
+def test_bad_calls(page: Page, call: str, code: str) -> None:
+    error = run(page, f"return failure({call})")
+    assert (error["named"], error["code"]) == (True, code), error
+
+
+def test_worker_missing(page: Page, site: Site) -> None:
+    site.faults["webkiln.worker.js"] = missing
+    error = run(page, "return failure(load('./model/', { device: 'wasm' }))")
+    assert error["code"] == "worker-failed"
+
+
+def test_threads_that_can_not_start_fall_back(page: Page, site: Site) -> None:
+    prefix = b"if (self.name === 'webkiln-thread') throw new Error('no threads today');"
+    site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, prefix + data)
+    result = run(page, LOAD_AND_RUN, device="wasm", threads=2)
+    check_run(result)
+    assert result["device"]["threads"] == 1
+    assert "no threads today" in result["fallbacks"][0]
+
+
+def test_shader_error_is_named(page: Page, site: Site) -> None:
+    site.faults["kernels.wgsl"] = lambda handler, data: handler.send(200, b"fn scale( {")
+    error = run(page, "return failure(load('./model/', { device: 'webgpu' }))")
+    assert error["code"] == "webgpu-validation"
+    assert "line 1" in error["message"]
+    auto = run(page, LOAD_AND_RUN, device="auto")
+    check_run(auto)
+    assert auto["device"]["type"] == "wasm"
+    assert "shader" in auto["fallbacks"][0]
+
+
+def test_limits_are_checked_before_the_download(
+    page: Page, bundle: tuple[Path, dict[str, Any]], site: Site
+) -> None:
+    plan = copy.deepcopy(bundle[1])
+    plan["webgpu"]["limits"]["maxBufferSize"] = 2**50
+    site.faults["plan.json"] = lambda handler, data: handler.send(200, json.dumps(plan).encode())
+    error = run(page, "return failure(load('./model/', { device: 'webgpu' }))")
+    assert error["code"] == "webgpu-limits"
+    assert "maxBufferSize" in error["message"]
+    assert not site.requests(".bin")
+
+
+def test_generic_pipeline(page: Page) -> None:
+    names = run(
+        page,
+        """
+        const run = await pipeline("./", { device: "wasm" });
+        const name = run.model.name;
+        await run.dispose();
+        return [name, run.task.name];
+        """,
+    )
+    assert names == ["tiny", "generic"]
