@@ -57,8 +57,8 @@ def run(
     """The model as the compiler wants it; `model` itself is left as it is.
 
     `bounds` are upper bounds of symbolic dimensions: one whose bound is 1 becomes the number 1.
-    `constants` binds inputs to values and dimensions to extents, by name. Afterwards every value has
-    a dtype and, where it can be inferred, a shape; symbolic dimensions keep their names; all
+    `constants` binds inputs to values and dimensions to extents, by name. Afterwards every value
+    has a dtype and, where it can be inferred, a shape; symbolic dimensions keep their names; all
     constants are initializers; the opset is 21 or newer.
 
     Raises `UnsupportedModelError` if an old opset can't be raised, `InputError` if `constants`

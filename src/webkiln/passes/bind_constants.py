@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from webkiln.errors import InputError
-from webkiln.passes.graph import constant
+from webkiln.passes.graph import constant, dims
 
 __all__ = ["bind_constants", "name_dimensions"]
 
@@ -17,11 +17,12 @@ __all__ = ["bind_constants", "name_dimensions"]
 def name_dimensions(model: ir.Model) -> ir.Model:
     """Names every nameless dimension of an input ``<input>_<axis>``, so that it can be bounded."""
     for value in model.graph.inputs:
-        if value.shape is None:
-            continue
-        for axis, dim in enumerate(value.shape):
-            if (not isinstance(dim, int) and dim.value is None) or dim == 0:
-                value.shape[axis] = f"{value.name}_{axis}"
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                # Some exporters write 0 for "any".
+                f"{value.name}_{axis}" if dim in (None, 0) else dim
+                for axis, dim in enumerate(dims(value) or ())
+            )
     return model
 
 
@@ -75,8 +76,7 @@ def _bind_input(model: ir.Model, value: ir.Value, numbers: npt.NDArray[np.generi
 def _bind_dimensions(graph: ir.Graph, extents: Mapping[str, int]) -> None:
     values = [*graph.inputs, *(output for node in graph for output in node.outputs)]
     for value in values:
-        if value.shape is None or value.shape.frozen:
-            continue
-        for axis, dim in enumerate(value.shape):
-            if not isinstance(dim, int) and dim.value in extents:
-                value.shape[axis] = extents[dim.value]
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                extents.get(dim, dim) if isinstance(dim, str) else dim for dim in dims(value) or ()
+            )

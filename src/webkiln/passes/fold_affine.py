@@ -33,9 +33,9 @@ class _Affine(NamedTuple):
 
 
 def fold_affine(model: ir.Model) -> ir.Model:
-    """Conv, ConvTranspose, Gemm or MatMul, then BatchNormalization, Mul, Div, Add or Sub by
-    constants of one number a channel: one operator with other weights.
+    """Scaling and shifting after Conv, ConvTranspose, Gemm or MatMul → other weights.
 
+    That is BatchNormalization, Neg, and Mul, Div, Add or Sub by constants of one number a channel.
     A shift after MatMul stays, since MatMul has no bias. Weights are computed in float64.
     """
     folders = {
@@ -71,6 +71,8 @@ def _affine(node: ir.Node, before: ir.Node) -> _Affine | None:
         return None
     if is_op(node, "BatchNormalization"):
         return _batch_norm(node, value) if axis == 1 else None
+    if is_op(node, "Neg"):
+        return _Affine(-np.ones(1), np.zeros(1))
     if not is_op(node, "Mul", "Div", "Add", "Sub") or len(node.inputs) != 2:
         return None
     first = node.inputs[0] is value

@@ -56,16 +56,20 @@ def fold_pad(model: ir.Model) -> ir.Model:
             continue
         if attribute(after, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             continue
+        if attribute(after, "ceil_mode", 0):
+            continue
         own = attribute(after, "pads", [0] * (2 * (rank - 2)))
         spatial = [*amounts[2:rank], *amounts[rank + 2 :]]
+        total = [a + b for a, b in zip(own, spatial, strict=True)]
+        if not is_op(after, "Conv") and any(
+            pad >= window for pad, window in zip(total, 2 * (_kernel(after) or []), strict=True)
+        ):
+            continue  # a pool's window must touch the tensor
         if is_op(after, "AveragePool"):
             if any(own) and not attribute(after, "count_include_pad", 0):
                 continue
             after.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
-        if is_op(after, "AveragePool", "MaxPool") and attribute(after, "ceil_mode", 0):
-            continue
         after.attributes.pop("auto_pad", None)
-        total = [a + b for a, b in zip(own, spatial, strict=True)]
         after.attributes["pads"] = ir.AttrInt64s("pads", total)
         after.replace_input_with(0, pad.inputs[0])
         remove(model, [pad])
@@ -109,7 +113,7 @@ def _kernel(node: ir.Node) -> list[int] | None:
 def _same(
     node: ir.Node, extents: Sequence[int | str | None], kernel: list[int], upper: bool
 ) -> tuple[list[int], list[int]] | None:
-    """Pads so that the output has extent ceil(input / stride); the odd one at the end if `upper`."""
+    """Pads that make the output ceil(input / stride) long; the odd one at the end if `upper`."""
     strides = attribute(node, "strides", [1] * len(kernel))
     dilations = attribute(node, "dilations", [1] * len(kernel))
     small, large = [], []

@@ -17,7 +17,7 @@ __all__ = ["inline_functions", "inline_operators"]
 def inline_functions(model: ir.Model) -> ir.Model:
     """Inlines the functions that the model itself brings."""
     common.InlinePass()(model)
-    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass()(model)
     return model
 
@@ -50,4 +50,6 @@ def _has_body(node: ir.Node, model: ir.Model) -> bool:
         )
     except onnx.defs.SchemaError:
         return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
+    body: bool = schema.has_function  # type: ignore[attr-defined]
+    depends: bool = schema.has_context_dependent_function  # type: ignore[attr-defined]
+    return body or depends

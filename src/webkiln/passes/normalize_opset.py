@@ -30,16 +30,33 @@ def normalize_opset(model: ir.Model) -> ir.Model:
     opset = model.opset_imports.get("", OPSET)
     if opset >= OPSET:
         return model
+    unknown = sorted({node.op_type for node in model.graph if not _is_known(node, opset)})
+    if unknown:
+        raise UnsupportedModelError(
+            f"ONNX opset {opset}, which the model claims, has no {', '.join(unknown)}",
+            hint="export the model again with a recent opset",
+        )
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     try:
         converted = through_proto(
             model, lambda proto: onnx.version_converter.convert_version(proto, OPSET)
         )
     except RuntimeError as error:  # what the converter's C++ raises, whatever the reason
+        reason = str(error).rpartition("failed: ")[2]
         raise UnsupportedModelError(
-            f"the model's opset {opset} could not be raised to {OPSET}: {error}",
+            f"the model's opset {opset} could not be raised to {OPSET}: {reason}",
             hint="export the model again with a recent opset",
         ) from None
     # The opset says which IR version the file must have at least; 10 is the one of opset 21.
     converted.ir_version = max(10, converted.ir_version)
     return converted
+
+
+def _is_known(node: ir.Node, opset: int) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return True
+    try:
+        onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    return True

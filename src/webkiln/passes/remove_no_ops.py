@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
 from webkiln.passes.graph import array, attribute, dims, is_op, nodes_of, remove, replace, scalar
 
 __all__ = ["remove_no_ops"]
+
+_Check = Callable[[ir.Node, int], bool]
 
 _NEVER = 2**31  # ends of slices at or past this mean "to the end"
 
@@ -47,7 +51,7 @@ def _transpose(node: ir.Node, kept: int) -> bool:
     return perm is not None and perm == list(range(len(perm)))
 
 
-def _neutral(number: float, only_second: bool) -> object:
+def _neutral(number: float, only_second: bool) -> _Check:
     def check(node: ir.Node, kept: int) -> bool:
         other = array(node.inputs[1 - kept])
         neutral = other is not None and other.size == 1 and bool(np.all(other == number))
@@ -76,7 +80,7 @@ def _single(node: ir.Node, kept: int) -> bool:
     return len(node.inputs) == 1
 
 
-_CHECKS = {
+_CHECKS: dict[str, _Check] = {
     "Identity": lambda node, kept: True,
     "Dropout": _dropout,
     "Cast": _cast,

@@ -7,7 +7,7 @@ zrh, one gate for RNN.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,14 @@ def _input(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+class _States(NamedTuple):
+    """What one direction yields."""
+
+    outputs: list[ir.Value]
+    hidden: ir.Value
+    cell: ir.Value
+
+
 class _Unrolled:
     """One recurrent node, being replaced. H is the hidden size, B the batch."""
 
@@ -87,18 +95,17 @@ class _Unrolled:
         if _is_used(outputs[0]):  # Y: [steps, directions, B, H], or [B, steps, directions, H]
             rows = []
             for step in range(self.steps):
-                parts = [d[0][step] for d in directions]
+                parts = [d.outputs[step] for d in directions]
                 spread = [self._unsqueeze(part, [0] if self.layout == 0 else [1]) for part in parts]
                 row = self._join(spread, 0 if self.layout == 0 else 1)
                 rows.append(self._unsqueeze(row, [time]))
             results[0] = self._join(rows, time)
-        for index in (1, 2)[
-            : len(outputs) - 1
-        ]:  # Y_h, Y_c: [directions, B, H] or [B, directions, H]
+        # Y_h, Y_c: [directions, B, H], or [B, directions, H]
+        lasts = ([d.hidden for d in directions], [d.cell for d in directions])
+        axis = 0 if self.layout == 0 else 1
+        for index, last in enumerate(lasts[: len(outputs) - 1], start=1):
             if _is_used(outputs[index]):
-                axis = 0 if self.layout == 0 else 1
-                ends = [self._unsqueeze(d[index], [axis]) for d in directions]
-                results[index] = self._join(ends, axis)
+                results[index] = self._join([self._unsqueeze(end, [axis]) for end in last], axis)
         self.node.prepend(self.made)
         for old, new in zip(outputs, results, strict=False):
             if new is not None:
@@ -106,7 +113,7 @@ class _Unrolled:
                 replace(old, new)
         remove(self.model, [self.node])
 
-    def _direction(self, index: int) -> tuple[list[ir.Value], ir.Value, ir.Value]:
+    def _direction(self, index: int) -> _States:
         """All outputs in the order of time, and the last hidden and cell state, each [B, H]."""
         w, r = (_numbers(self.node.inputs[i])[index].T for i in (1, 2))
         gates = _GATES[self.kind] * self.hidden
@@ -119,7 +126,8 @@ class _Unrolled:
         # All steps' share of the input in one product, before the steps.
         x = self._op("MatMul", self.node.inputs[0], self._constant(w, f"{name}/W"))
         x = self._op("Add", x, self._constant(x_bias, f"{name}/Wb"))
-        h, c = self._initial(5, index), self._initial(6, index)
+        h = self._initial(5, index)
+        c = self._initial(6, index) if self.kind == "LSTM" else h
         step = self._stepper(index, r, h_bias, name)
         order = range(self.steps)[:: -1 if self.reverse[index] else 1]
         outputs: dict[int, ir.Value] = {}
@@ -129,7 +137,7 @@ class _Unrolled:
             )
             h, c = step(at, h, c)
             outputs[t] = h
-        return [outputs[t] for t in range(self.steps)], h, c
+        return _States([outputs[t] for t in range(self.steps)], h, c)
 
     def _initial(self, position: int, index: int) -> ir.Value:
         """The state before the first step, [B, H]."""
