@@ -140,19 +140,30 @@ def test_inspecting_what_does_not_exist(webkiln) -> None:
 
 
 def write_plan(folder: Path) -> None:
-    step = {"label": "Add_0", "kernel": 0, "buffers": [0, 1], "flops": 4, "bytes": 32}
+    step = {
+        "label": "Add_0",
+        "kernel": 0,
+        "buffers": [0, 1],
+        "params": [],
+        "workgroups": [],
+        "flops": 4,
+        "bytes": 32,
+    }
     port = {"dtype": "float32", "shape": [4]}
-    buffer = {"dtype": "float32", "bytes": 16, "webgpu": {"slot": 0, "offset": 0}}
+    buffer = {"dtype": "float32", "bytes": 16, "webgpu": None}
+    variant = {"file": "simd.wasm", "sha256": "0" * 64, "bytes": 4, "features": ["simd"]}
     plan = {
         "format": "webkiln.plan", "version": 1, "generator": "webkiln", "name": "toy", "dims": [],
         "programs": [{"name": "main", "steps": [step],
                       "inputs": [port | {"name": "x", "buffer": 0}],
                       "outputs": [port | {"name": "y", "buffer": 1}]}],
-        "kernels": [{"name": "k0", "access": ["read", "write"], "kind": "elementwise"}],
+        "kernels": [{"name": "k0", "access": ["read", "write"], "params": 0, "kind": "reduction"}],
         "buffers": [buffer | {"name": "x", "role": "input", "wasm": 65536},
                     buffer | {"name": "y", "role": "output", "wasm": 65552}],
         "weights": {"bytes": 0, "shards": []}, "webgpu": None,
-        "wasm": {"variants": [], "memory": {"bytes": 131072}},
+        "wasm": {"variants": [variant], "maxThreads": 1,
+                 "memory": {"bytes": 131072, "dims": 64, "weights": 131072,
+                            "stacks": {"offset": 65536, "bytes": 65536}}},
         "golden": [], "task": {"name": "generic"},
     }  # fmt: skip
     (folder / "model").mkdir()

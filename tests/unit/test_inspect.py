@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from webkiln.errors import InputError, InvalidModelError
 from webkiln.frontends import load
 from webkiln.inspect import bundle_page, bundle_report, model_page, model_report
-from webkiln.inspect.expression import evaluate, show
 from webkiln.inspect.rail import lay_out
 
 
@@ -30,6 +29,9 @@ def plan() -> dict[str, Any]:
     def step(label: str, kernel: int, buffers: list[int], flops: Any) -> dict[str, Any]:
         return {"label": label, "kernel": kernel, "buffers": buffers, "params": ["n"],
                 "workgroups": [1, 1, 1], "flops": flops, "bytes": ["*", "n", 8]}  # fmt: skip
+
+    def asset(name: str) -> dict[str, Any]:
+        return {"file": name, "sha256": "0" * 64, "bytes": 4}
 
     return {
         "format": "webkiln.plan", "version": 1, "generator": "webkiln test", "name": "toy",
@@ -51,12 +53,14 @@ def plan() -> dict[str, Any]:
         ],
         "buffers": [
             buffer("x", "input", 65536), buffer("a", "temporary", 66560),
-            buffer("b", "temporary", 67584), buffer("unused", "temporary", 68608, 0),
+            buffer("b", "temporary", 67584), buffer("unused", "temporary", 68608),
             buffer("y", "output", 65536), buffer("w", "constant", 131072, 4096),
         ],
-        "weights": {"bytes": 4096, "shards": []},
-        "wasm": {"variants": [{"file": "simd.wasm"}], "memory": {"bytes": 196608}},
-        "webgpu": {"shader": {"file": "kernels.wgsl"}, "slots": [{"bytes": 8192}], "features": [],
+        "weights": {"bytes": 0, "shards": []},
+        "wasm": {"variants": [asset("simd.wasm") | {"features": ["simd"]}], "maxThreads": 8,
+                 "memory": {"bytes": 196608, "dims": 64, "weights": 131072,
+                            "stacks": {"offset": 65536, "bytes": 65536}}},
+        "webgpu": {"shader": asset("kernels.wgsl"), "slots": [{"bytes": 8192}], "features": [],
                    "limits": {"maxBufferSize": 8192}},
         "golden": [], "task": {"name": "generic"},
     }  # fmt: skip
@@ -130,8 +134,8 @@ def test_wrong_dims(folder: Path, at: dict[str, int], message: str) -> None:
     [
         (None, "holds no bundle"),
         ("{", "is not JSON"),
-        ('{"format": "other"}', "is not a webkiln plan"),
-        ('{"format": "webkiln.plan", "dims": []}', "is broken: KeyError"),
+        ('{"format": "other"}', "plan.json is not valid"),
+        ('{"format": "webkiln.plan", "dims": []}', "plan.json is not valid"),
     ],
 )
 def test_broken_plans(tmp_path: Path, content: str | None, message: str) -> None:
@@ -140,32 +144,6 @@ def test_broken_plans(tmp_path: Path, content: str | None, message: str) -> None
         (tmp_path / "model/plan.json").write_text(content)
     with pytest.raises(InvalidModelError, match=message):
         bundle_report(tmp_path)
-
-
-@given(st.integers(-50, 50), st.integers(1, 20))
-def test_expressions_are_pythons(a: int, b: int) -> None:
-    dims = {"a": a, "b": b}
-    for operator in ("+", "-", "*", "//", "%"):
-        assert evaluate([operator, "a", "b"], dims) == eval(f"a {operator} b", dims)
-    assert evaluate(["ceildiv", "a", "b"], dims) == -(-a // b)
-    assert evaluate(["max", ["min", "a", 3], "b"], dims) == max(min(a, 3), b)
-
-
-@given(st.recursive(
-    st.sampled_from(["a", "b", 3]),
-    lambda inner: st.tuples(st.sampled_from(["+", "-", "*"]), inner, inner),
-    max_leaves=8,
-))  # fmt: skip
-def test_shown_expressions_mean_the_same(expression: Any) -> None:
-    dims = {"a": 5, "b": 7}
-    assert eval(show(expression), {}, dict(dims)) == evaluate(expression, dims)
-
-
-def test_unknown_expressions() -> None:
-    with pytest.raises(InvalidModelError, match="broken expression"):
-        evaluate(["pow", 1, 2], {})
-    with pytest.raises(InvalidModelError, match="'m' that it does not declare"):
-        evaluate("m", {"n": 1})
 
 
 def test_a_chain_is_a_straight_line() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from webkiln.bench import peak as calibration
 from webkiln.bench.report import Configuration, Kernel, Peak, Report
 from webkiln.browser import chromium_flags, find_chromium
+from webkiln.bundle.plan import Plan
 from webkiln.errors import InputError, MissingDependencyError, WebkilnError
 from webkiln.inspect.bundle import read_plan
 from webkiln.log import Progress, silent
@@ -100,7 +101,7 @@ def run(folder: str | os.PathLike[str], options: Options, *, progress: Progress 
     return Report(plan["name"], version, peak, configurations, kernels)
 
 
-def _check_options(options: Options, plan: dict[str, Any]) -> None:
+def _check_options(options: Options, plan: Plan) -> None:
     for device in options.devices:
         if device not in DEVICES:
             raise InputError(f"no such device: {device}", hint="--device wasm,webgpu")

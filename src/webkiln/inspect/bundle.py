@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from webkiln.bundle.expression import Expression, evaluate, show
+from webkiln.bundle.plan import BufferPlan, Plan, PortPlan, ProgramPlan, StepPlan, validate
 from webkiln.errors import InputError, InvalidModelError
-from webkiln.inspect.expression import Expression, evaluate, show
 
 __all__ = ["BufferReport", "BundleReport", "ProgramReport", "StepReport", "bundle_report"]
 
@@ -116,32 +117,26 @@ def bundle_report(
     """
     plan = read_plan(Path(folder))
     dims = dict(_bounds(plan), **_checked(plan, at or {}))
-    try:
-        return BundleReport(
-            name=plan["name"],
-            generator=plan["generator"],
-            task=plan["task"]["name"],
-            dims=plan["dims"],
-            at=dims,
-            programs=[_program(plan, program, dims) for program in plan["programs"]],
-            kernels=len(plan["kernels"]),
-            weights=plan["weights"]["bytes"],
-            arena=_arena(plan),
-            memory=plan["wasm"]["memory"]["bytes"] if plan.get("wasm") else 0,
-            files=_files(Path(folder), plan),
-            webgpu=_needs(plan),
-        )
-    except (KeyError, IndexError, TypeError) as error:
-        raise InvalidModelError(
-            f"the plan of {folder} is broken: {type(error).__name__} at {error}",
-            hint="build the bundle again",
-        ) from error
+    return BundleReport(
+        name=plan["name"],
+        generator=plan["generator"],
+        task=str(plan["task"]["name"]),
+        dims=[dict(dim) for dim in plan["dims"]],
+        at=dims,
+        programs=[_program(plan, program, dims) for program in plan["programs"]],
+        kernels=len(plan["kernels"]),
+        weights=plan["weights"]["bytes"],
+        arena=_arena(plan),
+        memory=plan["wasm"]["memory"]["bytes"] if plan["wasm"] else 0,
+        files=_files(Path(folder), plan),
+        webgpu=_needs(plan),
+    )
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
+def read_plan(folder: Path) -> Plan:
     """The plan of the bundle in `folder`; raises `InvalidModelError` when it is none."""
     try:
-        plan = json.loads((folder / PLAN).read_bytes())
+        document = json.loads((folder / PLAN).read_bytes())
     except OSError as error:
         raise InvalidModelError(
             f"{folder} holds no bundle: {PLAN} cannot be read ({error.strerror})",
@@ -151,18 +146,17 @@ def read_plan(folder: Path) -> dict[str, Any]:
         raise InvalidModelError(
             f"{folder / PLAN} is not JSON: {error}", hint="build the bundle again"
         ) from error
-    if not isinstance(plan, dict) or plan.get("format") != "webkiln.plan":
-        raise InvalidModelError(
-            f"{folder / PLAN} is not a webkiln plan", hint="build the bundle again"
-        )
-    return plan
+    try:
+        return validate(document)
+    except InvalidModelError as error:
+        raise InvalidModelError(f"{folder}: {error.message}", hint=error.hint) from None
 
 
-def _bounds(plan: dict[str, Any]) -> dict[str, int]:
+def _bounds(plan: Plan) -> dict[str, int]:
     return {dim["name"]: dim["max"] for dim in plan["dims"]}
 
 
-def _checked(plan: dict[str, Any], at: Mapping[str, int]) -> Mapping[str, int]:
+def _checked(plan: Plan, at: Mapping[str, int]) -> Mapping[str, int]:
     known = {dim["name"]: dim for dim in plan["dims"]}
     for name, value in at.items():
         if name not in known:
@@ -176,9 +170,7 @@ def _checked(plan: dict[str, Any], at: Mapping[str, int]) -> Mapping[str, int]:
     return at
 
 
-def _program(
-    plan: dict[str, Any], program: dict[str, Any], dims: Mapping[str, int]
-) -> ProgramReport:
+def _program(plan: Plan, program: ProgramPlan, dims: Mapping[str, int]) -> ProgramReport:
     steps = [_step(plan, i, step, dims) for i, step in enumerate(program["steps"])]
     buffers = _lifetimes(plan, program, steps)
     live = [sum(b.bytes for b in buffers if b.first <= i <= b.last) for i in range(len(steps))]
@@ -192,22 +184,20 @@ def _program(
     )
 
 
-def _port(port: dict[str, Any]) -> str:
+def _port(port: PortPlan) -> str:
     return f"{port['name']}: {port['dtype']}[{', '.join(show(size) for size in port['shape'])}]"
 
 
-def _step(
-    plan: dict[str, Any], index: int, step: dict[str, Any], dims: Mapping[str, int]
-) -> StepReport:
+def _step(plan: Plan, index: int, step: StepPlan, dims: Mapping[str, int]) -> StepReport:
     kernel = plan["kernels"][step["kernel"]]
-    uses = list(zip(kernel["access"], step["buffers"], strict=False))
+    uses = list(zip(kernel["access"], step["buffers"], strict=True))
     writes = [buffer for access, buffer in uses if access != "read"]
-    cost = {"flops": step.get("flops", 0), "bytes": step.get("bytes", 0)}
+    cost = {"flops": step["flops"], "bytes": step["bytes"]}
     return StepReport(
         index=index,
         nodes=step["label"].split(" + "),
         kernel=kernel["name"],
-        kind=kernel.get("kind", ""),
+        kind=kernel["kind"],
         reads=[buffer for access, buffer in uses if access != "write"],
         writes=writes,
         output=", ".join(plan["buffers"][buffer]["name"] for buffer in writes),
@@ -217,9 +207,7 @@ def _step(
     )
 
 
-def _lifetimes(
-    plan: dict[str, Any], program: dict[str, Any], steps: list[StepReport]
-) -> list[BufferReport]:
+def _lifetimes(plan: Plan, program: ProgramPlan, steps: list[StepReport]) -> list[BufferReport]:
     """Lifetimes of the arena's buffers; constants lie in the weight space and are left out."""
     end = max(len(steps) - 1, 0)
     first: dict[int, int] = {port["buffer"]: 0 for port in program["inputs"]}
@@ -249,34 +237,36 @@ def _lifetimes(
     return reports
 
 
-def _offset(plan: dict[str, Any], buffer: dict[str, Any]) -> int:
+def _offset(plan: Plan, buffer: BufferPlan) -> int:
     """Address in the wasm arena, or, without that target, in the WebGPU slots laid end to end."""
-    if buffer.get("wasm") is not None:
-        return int(buffer["wasm"])
+    if buffer["wasm"] is not None:
+        return buffer["wasm"]
     place = buffer["webgpu"]
+    assert place is not None  # validated: a buffer lies somewhere
+    assert plan["webgpu"] is not None
     slots = plan["webgpu"]["slots"]
-    return int(sum(slot["bytes"] for slot in slots[: place["slot"]]) + place["offset"])
+    return sum(slot["bytes"] for slot in slots[: place["slot"]]) + place["offset"]
 
 
-def _arena(plan: dict[str, Any]) -> int:
+def _arena(plan: Plan) -> int:
     """Bytes from the lowest to the highest address of a buffer that is not a constant."""
     kept = [buffer for buffer in plan["buffers"] if buffer["role"] != "constant"]
     if not kept:
         return 0
-    spans = [(_offset(plan, buffer), int(buffer["bytes"])) for buffer in kept]
+    spans = [(_offset(plan, buffer), buffer["bytes"]) for buffer in kept]
     low = min(start for start, _ in spans)
     return max(start + length - low for start, length in spans)
 
 
-def _files(folder: Path, plan: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _files(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
     """Sizes of what a browser fetches before the weights, as stored and gzipped.
 
     Of the wasm variants it fetches one; the first is the best and the one that is counted.
     """
     paths = ["index.html", "webkiln.js", str(PLAN)]
-    if plan.get("wasm") and plan["wasm"]["variants"]:
+    if plan["wasm"] and plan["wasm"]["variants"]:
         paths.append(f"model/{plan['wasm']['variants'][0]['file']}")
-    if plan.get("webgpu"):
+    if plan["webgpu"]:
         paths.append(f"model/{plan['webgpu']['shader']['file']}")
     sizes = {}
     for path in paths:
@@ -286,7 +276,7 @@ def _files(folder: Path, plan: dict[str, Any]) -> dict[str, dict[str, int]]:
     return sizes
 
 
-def _needs(plan: dict[str, Any]) -> dict[str, Any] | None:
-    if not plan.get("webgpu"):
+def _needs(plan: Plan) -> dict[str, Any] | None:
+    if plan["webgpu"] is None:
         return None
     return {"features": plan["webgpu"]["features"], "limits": plan["webgpu"]["limits"]}
