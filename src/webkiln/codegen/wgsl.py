@@ -229,14 +229,20 @@ class _Printer:
 
     def block(self, body: Sequence[Stmt]) -> None:
         """Statements in a scope of their own, after what they share: index arithmetic, mostly."""
-        outer = dict(self.temps)
-        roots = [e for s in statements(body) for e in expressions(s)]
-        self._bind(roots, invariant=True)
-        for s in body:
+        outer = dict(self.temps), self.bound
+        self._share(body)
+        for i, s in enumerate(body):
             inner = dict(self.temps)
             self.statement(s)
             self.temps = inner
-        self.temps = outer
+            if isinstance(s, Declare) and s.var.extent is not None:
+                self.bound |= {s.var}
+                self._share(body[i + 1 :])
+        self.temps, self.bound = outer
+
+    def _share(self, body: Sequence[Stmt]) -> None:
+        roots = [e for s in statements(body) for e in expressions(s)]
+        self._bind(roots, invariant=True)
 
     def statement(self, s: Stmt) -> None:
         self._bind(expressions(s), invariant=False)
@@ -246,7 +252,6 @@ class _Printer:
                 self.line(
                     f"{'let' if fixed else 'var'} {self.names.var(var)} = {self.expr(value)};"
                 )
-                self.bound |= {var} if fixed else set()
             case Assign(var, value):
                 self._assign(var, value)
             case Store(buffer, offset, value, count):

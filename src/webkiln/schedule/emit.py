@@ -233,7 +233,7 @@ class Emitter:
         if across is not None and across[0] in free_vars(body):
             return self._reduce_into(reduce, bounds, body, bound, out, across)
         inner = reduce.axes[-1]
-        lanes = 2 * self.lanes
+        lanes = self.row_lanes or 2 * self.lanes
         if self._row_vectorises(reduce, body, inner, bounds):
             return self._reduce_row(reduce, bounds, body, bound, out, lanes)
         return self._reduce_into(reduce, bounds, body, bound, out, None)
@@ -243,11 +243,12 @@ class Emitter:
     ) -> bool:
         if self.lanes == 1 or reduces(body) or not body.dtype.is_float:
             return False
-        if isinstance(inner.extent, Const) and inner.extent.value < 2 * self.lanes:
+        lanes = self.row_lanes or 2 * self.lanes
+        if isinstance(inner.extent, Const) and inner.extent.value < lanes:
             return False
         whole = bounds[inner] == (const(0, I32), inner.extent)
         moves = [unit_stride(n.args[0], inner) for n in walk(body) if isinstance(n, Read)]
-        return whole and 1 in moves and vectorize(body, inner, 2 * self.lanes) is not None
+        return whole and 1 in moves and vectorize(body, inner, lanes) is not None
 
     def _reduce_into(
         self,

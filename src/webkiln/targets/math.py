@@ -26,8 +26,6 @@ from webkiln.ir.expr import (
     cast,
     compare,
     const,
-    logical_and,
-    logical_or,
     maximum,
     minimum,
     select,
@@ -206,7 +204,7 @@ def _log1p(x: Expr) -> Expr:
     u = x + 1.0
     exact = select(compare("eq", u, 1.0), const(1.0, x.dtype), u - 1.0)
     scaled = call("log", u) * (x / exact)
-    whole = logical_or(compare("eq", u, 1.0), compare("eq", u, math.inf))
+    whole = call("or", compare("eq", u, 1.0), compare("eq", u, math.inf))
     return select(whole, x, scaled)
 
 
@@ -227,22 +225,22 @@ def _pow(x: Expr, y: Expr) -> Expr:
     power = power * _power_of_two(half) * _power_of_two(n - half)
     grows = _both_or_neither(compare("lt", a, 1.0), compare("lt", y, 0.0))
     limit = select(grows, const(math.inf, x.dtype), const(0.0, x.dtype))
-    endless = logical_or(compare("eq", a, 0.0), compare("eq", a, math.inf))
-    endless = logical_or(endless, compare("eq", call("abs", y), math.inf))
+    endless = call("or", compare("eq", a, 0.0), compare("eq", a, math.inf))
+    endless = call("or", endless, compare("eq", call("abs", y), math.inf))
     power = select(endless, limit, power)
     odd = compare("ne", call("floor", y * 0.5) * 2.0, y)
     fraction = compare("ne", call("floor", y), y)
     negative = compare("lt", x, 0.0)
-    power = select(logical_and(negative, odd), -power, power)
-    power = _pick(call("not", logical_and(negative, fraction)), power, math.nan)
-    undefined = logical_or(call("isnan", x), call("isnan", y))
+    power = select(call("and", negative, odd), -power, power)
+    power = _pick(call("not", call("and", negative, fraction)), power, math.nan)
+    undefined = call("or", call("isnan", x), call("isnan", y))
     power = _pick(call("not", undefined), power, math.nan)
-    one = logical_or(compare("eq", y, 0.0), compare("eq", x, 1.0))
+    one = call("or", compare("eq", y, 0.0), compare("eq", x, 1.0))
     return _pick(call("not", one), power, 1.0)
 
 
 def _both_or_neither(a: Expr, b: Expr) -> Expr:
-    return logical_or(logical_and(a, b), logical_and(call("not", a), call("not", b)))
+    return call("or", call("and", a, b), call("and", call("not", a), call("not", b)))
 
 
 def _power_of_two(n: Expr) -> Expr:
@@ -354,7 +352,7 @@ def _atan2(y: Expr, x: Expr) -> Expr:
     high = maximum(a, b)
     ratio = minimum(a, b) / high
     ratio = _pick(compare("ne", high, 0.0), ratio, 0.0)
-    both = logical_and(compare("eq", a, math.inf), compare("eq", b, math.inf))
+    both = call("and", compare("eq", a, math.inf), compare("eq", b, math.inf))
     angle = _atan_poly(_pick(call("not", both), ratio, 1.0))
     angle = select(compare("gt", a, b), math.pi / 2 - angle, angle)
     angle = select(compare("lt", _bits(x), 0), math.pi - angle, angle)
@@ -439,7 +437,7 @@ def _fmod(x: Expr, y: Expr) -> Expr:
 def _mod(x: Expr, y: Expr) -> Expr:
     """The remainder with the divisor's sign, as Python's and NumPy's."""
     r = call("fmod", x, y)
-    wrong = logical_and(compare("ne", r, 0.0), compare("lt", r * y, 0.0))
+    wrong = call("and", compare("ne", r, 0.0), compare("lt", r * y, 0.0))
     return select(wrong, r + y, r)
 
 
