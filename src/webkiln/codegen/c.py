@@ -398,8 +398,7 @@ def _vector_helpers(t: DType) -> str:
         f"static inline {kind} splat_{kind}({element} x) {{ return ({kind}){{{repeated}}}; }}",
         f"static inline {kind} select_{kind}({mask} m, {kind} a, {kind} b) {{"
         f" return ({kind})((m & ({mask})a) | (~m & ({mask})b)); }}",
-        f"static inline {kind} max_{kind}({kind} a, {kind} b) {{ return __builtin_elementwise_max(a, b); }}",
-        f"static inline {kind} min_{kind}({kind} a, {kind} b) {{ return __builtin_elementwise_min(a, b); }}",
+        *_extrema(t, kind, mask),
         f"static void store_{kind}({element} *p, {kind} v, int n) {{",
         f"  if (n >= {lanes}) *({kind} *)p = v;",
         f"  else for (int i = 0; i < n; i++) p[i] = v[i];",
@@ -416,6 +415,21 @@ def _vector_helpers(t: DType) -> str:
                 f" for (int i = 0; i < {lanes}; i++) r[i] = {name}_{element}(a[i], b[i]); return r; }}"
             )
     return "\n".join(out)
+
+
+def _extrema(t: DType, kind: str, mask: str) -> list[str]:
+    """One instruction where the engine has relaxed SIMD; a compare and a select (pmin, pmax) elsewhere."""
+    out = []
+    for name, test in (("max", "a < b"), ("min", "b < a")):
+        head = f"static inline {kind} {name}_{kind}({kind} a, {kind} b)"
+        chosen = f"{{ return select_{kind}(({mask})({test}), b, a); }}"
+        if t.is_float:
+            relaxed = f"{{ return __builtin_elementwise_{name}(a, b); }}"
+            out += ["#ifdef __wasm_relaxed_simd__", f"{head} {relaxed}", "#else"]
+            out += [f"{head} {chosen}", "#endif"]
+        else:
+            out.append(f"{head} {{ return __builtin_elementwise_{name}(a, b); }}")
+    return out
 
 
 def _fold(element: str, combine: str, text: str | None, lanes: int) -> str:

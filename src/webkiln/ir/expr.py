@@ -46,6 +46,7 @@ __all__ = [
     "map_children",
     "maximum",
     "minimum",
+    "rebuffer",
     "select",
     "splat",
     "substitute",
@@ -485,6 +486,17 @@ def substitute(e: Expr, values: Mapping[Any, Expr]) -> Expr:
     if not values:
         return e
     return transform(e, values.get)
+
+
+def rebuffer(e: Expr, buffers: Mapping[Buffer, Buffer]) -> Expr:
+    """`e` loading from other buffers of the same logical shape."""
+
+    def visit(node: Expr) -> Expr | None:
+        if isinstance(node, Load) and node.buffer in buffers:
+            return Load(buffers[node.buffer], node.args)
+        return None
+
+    return transform(e, visit) if buffers else e
 
 
 def free_vars(e: Expr) -> frozenset[Var]:

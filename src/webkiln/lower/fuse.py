@@ -21,7 +21,26 @@ __all__ = ["fuse", "is_contraction"]
 
 # scalar operations that cost as much as a dozen others
 EXPENSIVE = frozenset(
-    "exp log pow sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf atan2 fmod".split()
+    [
+        "exp",
+        "log",
+        "pow",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "atan2",
+        "fmod",
+    ]
 )
 CHEAP = 6  # operations that are worth repeating instead of a trip through memory
 MAX_LOADS = 6  # distinct buffers a fused kernel reads; WebGPU binds 8, one is the output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import onnx_ir as ir
 from webkiln.errors import UnboundedDimensionError, UnsupportedModelError
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import STORAGE
-from webkiln.ir.expr import Dim, Expr, ExprLike
-from webkiln.ir.program import Program
+from webkiln.ir.expr import Dim, Expr, ExprLike, Load, Var, rebuffer
+from webkiln.ir.program import Compute, Program
 from webkiln.ops.core import OPERATORS, Context, Tensor
 
 __all__ = ["lower_graph"]
@@ -49,17 +50,42 @@ def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Co
             f"{len(problems)} node(s) of the model can't be compiled:\n  {shown}",
             hint="`webkiln inspect` lists the operators; docs/operators.md what is supported",
         )
-    outputs = [values[v.name or ""].buffer for v in graph.outputs]
     program = Program(
         graph.name or "main",
         tuple(dims.values()),
         tuple(inputs),
-        tuple(outputs),
+        (),
         ctx.constants,
         ctx.computes,
         frozenset(ctx.channels_last),
     )
-    return program, ctx
+    named = [(v.name or "", values[v.name or ""]) for v in graph.outputs]
+    return _with_outputs(program, named), ctx
+
+
+def _with_outputs(program: Program, named: list[tuple[str, Tensor]]) -> Program:
+    """Buffers of the outputs' names. What is computed for one output alone becomes that output; all else is copied."""
+    computed = {c.out for c in program.computes}
+    renamed: dict[Buffer, Buffer] = {}
+    copies: list[Compute] = []
+    outputs: list[Buffer] = []
+    for name, tensor in named:
+        source = tensor.buffer
+        out = replace(source, name=name, role="output", model_dtype=tensor.dtype)
+        outputs.append(out)
+        if source in computed and source not in renamed:
+            renamed[source] = out
+            continue
+        axes = tuple(Var(f"{name}_{i}", e) for i, e in enumerate(out.shape))
+        copies.append(Compute(out, axes, Load(renamed.get(source, source), axes), f"output {name}"))
+    computes = [
+        replace(c, out=renamed.get(c.out, c.out), value=rebuffer(c.value, renamed))
+        for c in program.computes
+    ]
+    wanted = frozenset(renamed.get(b, b) for b in program.channels_last)
+    return replace(
+        program, outputs=tuple(outputs), computes=[*computes, *copies], channels_last=wanted
+    )
 
 
 def _lower_node(

@@ -6,7 +6,7 @@ computed. One choice serves both targets, since they share one set of weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,9 +25,9 @@ from webkiln.ir.expr import (
     compare,
     const,
     logical_and,
+    rebuffer,
     select,
     substitute,
-    transform,
     walk,
 )
 from webkiln.ir.program import Compute, Program
@@ -45,15 +45,6 @@ def assign_layouts(program: Program) -> Program:
     """`program` with a layout for every buffer, and the copies that contractions need inserted before them."""
     program = _channels_last(_copy_outputs(program))
     return _Operands(program).run()
-
-
-def _rewrite(e: Expr, buffers: Mapping[Buffer, Buffer]) -> Expr:
-    def visit(node: Expr) -> Expr | None:
-        if isinstance(node, Load) and node.buffer in buffers:
-            return Load(buffers[node.buffer], node.args)
-        return None
-
-    return transform(e, visit)
 
 
 def _copy_outputs(program: Program) -> Program:
@@ -91,7 +82,7 @@ def _channels_last(program: Program) -> Program:
             chosen.add(c.out)
     renamed = {b: replace(b, layout=row_major((0, *range(2, len(b.shape)), 1))) for b in chosen}
     computes = [
-        replace(c, out=renamed.get(c.out, c.out), value=_rewrite(c.value, renamed))
+        replace(c, out=renamed.get(c.out, c.out), value=rebuffer(c.value, renamed))
         for c in program.computes
     ]
     return replace(program, computes=computes)
@@ -247,7 +238,7 @@ class _Operands:
             if len(where) == 1 and where[0] != len(node.args) - 1:
                 order = [i for i in range(len(node.args)) if i != where[0]]
                 buffers[node.buffer] = self._relaid(node.buffer, row_major((*order, where[0])))
-        return replace(compute, value=_rewrite(compute.value, buffers)) if buffers else compute
+        return replace(compute, value=rebuffer(compute.value, buffers)) if buffers else compute
 
     def _relaid(self, buffer: Buffer, layout: Layout) -> Buffer:
         """The constant in another layout; users with the same wish share it."""
@@ -284,7 +275,7 @@ def _extremes(index: Expr) -> tuple[Expr, Expr] | None:
 
 
 def _order_like(a: Load, b: Load, reduce: Reduce) -> tuple[int, ...]:
-    """b's axes so that k moves through it as through a: what moves a farthest comes first."""
+    """B's axes so that k moves through it as through a: what moves a farthest comes first."""
     parts = linear(simplify(a.buffer.offset(a.args)), reduce.axes)
 
     def distance(i: int) -> tuple[int, int]:

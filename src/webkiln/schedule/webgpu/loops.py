@@ -30,7 +30,7 @@ def elements(nest: Nest) -> Kernel | None:
     four = Var(f"{inner.name}_four", simplify(extent_of(inner) // LANES))
     grid = linear_grid((*nest.loops[:-1], four))
     first: list[Stmt] = [Declare(inner, four * LANES)]
-    body = Emitter(LANES).vector_body(nest, inner, frozenset(nest.loops), LANES)
+    body = Emitter(LANES, row_lanes=LANES).vector_body(nest, inner, frozenset(nest.loops), LANES)
     kind = "window" if reduces(nest.value) else "elementwise"
     return make_kernel(kind, nest, grid.loops, grid.around([*first, *body]))
 
