@@ -16,6 +16,16 @@ __all__ = ["NAME", "matches", "plan_config", "postprocess", "preprocess", "sampl
 
 NAME = "feature-extraction"
 
+# The first is what is looked for among the others.
+SAMPLES = [
+    "Somewhere to eat something warm",
+    "The café on the corner makes a wonderful soup.",
+    "My train was two hours late again.",
+    "The bakery sells bread fresh from the oven.",
+    "It is going to rain all weekend.",
+    "Water was found under the surface of Mars.",
+]
+
 
 def matches(source: Source) -> bool:
     """Token ids go in, and one vector, or one a token, comes out."""
@@ -36,7 +46,8 @@ def plan_config(source: Source) -> dict[str, Any]:
         "text": text.text_config(source),
         "pooling": pooling,
         "normalize": bool(source.config.get("normalize", True)) and not pooled,
-        "samples": source.config.get("samples", []),
+        "samples": source.config.get("samples", SAMPLES),
+        "about": source.provenance,
     }
 
 

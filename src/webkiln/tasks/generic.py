@@ -25,8 +25,8 @@ def matches(source: Source) -> bool:
 
 
 def plan_config(source: Source) -> dict[str, Any]:
-    """Only the name: such a page shows what the plan itself says."""
-    return {"name": NAME}
+    """Where the model is from: such a page shows what the plan itself says."""
+    return {"name": NAME, "about": source.provenance}
 
 
 def sample(source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:

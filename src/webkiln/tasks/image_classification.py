@@ -44,6 +44,7 @@ def plan_config(source: Source) -> dict[str, Any]:
         "activation": scores.activation(source),
         "top": TOP,
         "samples": source.config.get("samples", []),
+        "about": source.provenance,
     }
 
 

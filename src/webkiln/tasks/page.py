@@ -17,8 +17,7 @@ from webkiln.errors import MissingDependencyError
 __all__ = ["DESCRIPTIONS", "HEADERS", "fill", "inline_script", "policy", "render", "template"]
 
 DESCRIPTIONS = {
-    "image-classification": "Says what a photograph shows. Choose one, drop it, paste it, or point "
-    "the camera at something.",
+    "image-classification": "Says what a photograph shows, be it yours, a sample or the camera's.",
     "text-classification": "Reads a text and says which kind it is, while you write.",
     "feature-extraction": "Compares what sentences mean, not which words they share.",
     "generic": "A model that runs in your browser. See what goes in and out, run it, and take it "
@@ -34,9 +33,6 @@ HEADERS = {
 }
 _FOREVER = "public, max-age=31536000, immutable"
 
-# Files of the runtime's build that every bundle has. The task's own come from _task_files.
-_RUNTIME = ("webkiln.js", "webkiln.worker.js", "webkiln.d.ts")
-
 
 def render(
     task: str,
@@ -47,7 +43,7 @@ def render(
     home: str = "./",
     description: str | None = None,
 ) -> dict[str, bytes]:
-    """The files of the app by path, except ``model/``, LICENSE and the runtime's own notices.
+    """The files of the app by path: everything but ``model/`` and LICENSE.
 
     `task` names the page; one without a page of its own gets the generic one. `title` is the
     model's name as people read it, `dist_dir` the built runtime, `home` where the name at the top
@@ -58,7 +54,9 @@ def render(
     page = task if task in DESCRIPTIONS else "generic"
     files = _runtime_files(page, dist_dir)
     text = {
-        "index.html": _index(page, plan, title, home, description or DESCRIPTIONS[page]),
+        "index.html": _index(
+            page, plan, list(files), title, home, description or DESCRIPTIONS[page]
+        ),
         "icon.svg": template("icon.svg"),
         "manifest.webmanifest": _manifest(title, description or DESCRIPTIONS[page]),
         "_headers": headers_file(plan),
@@ -125,7 +123,14 @@ def _hash(text: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _index(page: str, plan: Mapping[str, Any], title: str, home: str, description: str) -> str:
+def _index(
+    page: str,
+    plan: Mapping[str, Any],
+    files: Sequence[str],
+    title: str,
+    home: str,
+    description: str,
+) -> str:
     style, script = minify_css(template("app.css")), template("start.js")
     return fill(
         template("index.html"),
@@ -133,7 +138,8 @@ def _index(page: str, plan: Mapping[str, Any], title: str, home: str, descriptio
             "task": page,
             "title": html.escape(title),
             "description": html.escape(description),
-            "policy": html.escape(policy([script], [style])),
+            "policy": html.escape(policy([script], [style]), quote=False),
+            "preload": _preload(files),
             "style": style,
             "script": script,
             "home": html.escape(home),
@@ -143,6 +149,12 @@ def _index(page: str, plan: Mapping[str, Any], title: str, home: str, descriptio
             "samples": inline_script(plan["task"].get("samples") or []),
         },
     )
+
+
+def _preload(files: Sequence[str]) -> str:
+    """Modules that the page imports sooner or later, so that they come together."""
+    modules = [name for name in files if name.endswith(".js") and not name.endswith(".worker.js")]
+    return "\n".join(f'<link rel="modulepreload" href="{name}">' for name in modules)
 
 
 def _about(about: Mapping[str, str]) -> str:
@@ -158,30 +170,15 @@ def _about(about: Mapping[str, str]) -> str:
 def _runtime_files(page: str, dist: Path) -> dict[str, bytes]:
     """The built JavaScript that this page needs, by its path in the bundle."""
     try:
-        names = [*_RUNTIME, f"app/{page}.js", *_task_files(page, dist)]
-        files = {name: (dist / name).read_bytes() for name in names}
-        files["NOTICES.txt"] = (dist / "NOTICES.txt").read_bytes()
-    except FileNotFoundError as error:
+        built = json.loads((dist / "manifest.json").read_bytes())
+        names = [*built["core"], *built["tasks"][page], *built["app"][page]]
+        return {name: (dist / name).read_bytes() for name in names}
+    except (FileNotFoundError, KeyError) as error:
+        missing = error.filename if isinstance(error, FileNotFoundError) else f"{error} in {dist}"
         raise MissingDependencyError(
-            f"the browser runtime is not built ({error.filename} is missing)",
+            f"the browser runtime is not built ({missing} is missing)",
             hint="run `make runtime` in a checkout; an installed webkiln has it",
         ) from None
-    return files
-
-
-def _task_files(page: str, dist: Path) -> list[str]:
-    """The task's module and whatever it imports or starts, found by their relative addresses."""
-    found: list[str] = []
-    waiting = [f"tasks/{page}.js"]
-    while waiting:
-        name = waiting.pop()
-        found.append(name)
-        content = (dist / name).read_text("utf-8")
-        for match in re.findall(r"[\"'`](\./[\w.-]+\.js)[\"'`]", content):
-            other = f"tasks/{match[2:]}"
-            if other not in found and (dist / other).is_file():
-                waiting.append(other)
-    return found
 
 
 def _manifest(title: str, description: str) -> str:
@@ -206,8 +203,8 @@ def _service_worker(plan: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256(json.dumps(plan, sort_keys=True).encode())
     for name in sorted(files):
         digest.update(name.encode() + hashlib.sha256(files[name]).digest())
-    not_served = {"_headers", "vercel.json", "README.md", "webkiln.d.ts", "NOTICES.txt"}
-    kept = ["./", *sorted(set(files) - not_served - {"index.html"}), *_model_files(plan)]
+    not_asked = {"_headers", "vercel.json", "README.md", "webkiln.d.ts", "index.html"}
+    kept = ["./", *sorted(set(files) - not_asked), *_model_files(plan)]
     return fill(
         template("sw.js"),
         {"version": json.dumps(digest.hexdigest()[:16]), "files": json.dumps(kept)},
@@ -215,9 +212,8 @@ def _service_worker(plan: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
 
 
 def _model_files(plan: Mapping[str, Any]) -> list[str]:
-    """What the runtime may ask for under ``model/``; of the wasm variants, any."""
+    """What the runtime may ask for under ``model/``, but the weights, which it keeps itself."""
     names = ["plan.json"]
-    names += [shard["file"] for shard in plan["weights"]["shards"]]
     names += [variant["file"] for variant in (plan.get("wasm") or {}).get("variants", [])]
     if webgpu := plan.get("webgpu"):
         names.append(webgpu["shader"]["file"])

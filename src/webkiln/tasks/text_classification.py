@@ -15,6 +15,14 @@ __all__ = ["NAME", "matches", "plan_config", "postprocess", "preprocess", "sampl
 
 NAME = "text-classification"
 
+# Of several moods and kinds, since what the classes are is the model's business.
+SAMPLES = [
+    "This is the best thing that has happened to me all year!",
+    "I waited two hours, and then they told me to come back tomorrow.",
+    "The meeting is on Tuesday at ten.",
+    "I never thought I would see you here.",
+]
+
 
 def matches(source: Source) -> bool:
     """Token ids go in, [batch, classes] comes out, and the classes have names."""
@@ -29,7 +37,8 @@ def plan_config(source: Source) -> dict[str, Any]:
         "text": text.text_config(source),
         "labels": scores.labels(source),
         "activation": scores.activation(source),
-        "samples": source.config.get("samples", []),
+        "samples": source.config.get("samples", SAMPLES),
+        "about": source.provenance,
     }
 
 

@@ -19,15 +19,13 @@ addEventListener("activate", (event) => {
   })());
 });
 
-// Weights are named by their content and never change. All else is asked for anew, so that a new
-// build shows at once, and comes from the cache when there is no network.
+// Asked for anew, so that a new build shows at once, and from a cache when there is no network.
+// The runtime keeps the weights in a cache of its own, under names that are their hashes.
 async function answer(request) {
-  const cache = await caches.open(CACHE);
-  const kept = await cache.match(request, { ignoreSearch: true, ignoreVary: true });
-  if (kept && /[0-9a-f]{64}\.bin$/.test(new URL(request.url).pathname) && !request.headers.has("range")) return kept;
   try {
     return await fetch(request);
   } catch (error) {
+    const kept = await caches.match(request, { ignoreSearch: true, ignoreVary: true });
     if (kept) return kept;
     throw error;
   }

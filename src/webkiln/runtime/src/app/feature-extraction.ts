@@ -46,6 +46,11 @@ const shell = start<Input, Compared>({
   ready: () => vectors.clear(),
 });
 
+/** Two digits, and no minus before a zero. */
+function short(score: number): string {
+  return (Math.round(score * 100) / 100 + 0).toFixed(2);
+}
+
 function similarity(a: string, b: string): number {
   return cosineSimilarity(vectors.get(a)!, vectors.get(b)!);
 }
@@ -55,9 +60,9 @@ function showRanking({ query: wanted, sentences }: Compared): void {
     .map((text) => ({ text, score: similarity(wanted, text) }))
     .sort((a, b) => b.score - a.score);
   drawBars(byId("bars"), ranked.map(({ text, score }) => ({
-    name: text, share: score, value: score.toFixed(2),
+    name: text, share: score, value: short(score),
   })));
-  if (ranked[0]) announce(`Closest: ${ranked[0].text}, ${ranked[0].score.toFixed(2)}`);
+  if (ranked[0]) announce(`Closest: ${ranked[0].text}, ${short(ranked[0].score)}`);
 }
 
 function showMatrix(sentences: readonly string[]): void {
@@ -65,8 +70,10 @@ function showMatrix(sentences: readonly string[]): void {
   const rows = sentences.map((text, i) => {
     const cells = sentences.map((other) => {
       const score = similarity(text, other);
-      const cell = make("td", { class: score > 0.6 ? "hot" : "" }, score.toFixed(2));
-      cell.style.setProperty("--heat", String(Math.max(0, score) ** 1.5));
+      const heat = Math.max(0, score) ** 1.5;
+      // Where the text is easier to read in the colour that goes with the accent.
+      const cell = make("td", { class: heat > 0.75 ? "hot" : "" }, short(score));
+      cell.style.setProperty("--heat", String(heat));
       return cell;
     });
     return make("tr", {}, make("th", { scope: "row" }, `${i + 1}. ${text}`), ...cells);

@@ -81,17 +81,17 @@ function describe(name: string, tensor: Tensor): HTMLElement {
   return box;
 }
 
-/** The values in their order as a row of bars, each the greatest of its stretch. */
+/** The values in their order as bars from zero, each the one farthest from it of its stretch. */
 function picture(values: Float32Array, low: number, high: number): Element {
   const bins = Math.min(BINS, values.length);
-  const floor = Math.min(0, low);
+  const [bottom, top] = [Math.min(0, low), Math.max(0, high)];
+  const height = (value: number): number => (32 * (top - value)) / (top - bottom);
   let path = "";
   for (let i = 0; i < bins; i++) {
     const begin = Math.floor((i * values.length) / bins);
     const end = Math.max(begin + 1, Math.floor(((i + 1) * values.length) / bins));
-    const value = Math.max(...values.subarray(begin, Math.min(end, begin + 4096)));
-    const height = Math.max(0.6, (30 * (value - floor)) / (Math.max(0, high) - floor));
-    path += `M${i} 32v${-height}h.7v${height}z`;
+    const value = values.subarray(begin, end).reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
+    path += `M${i} ${height(0)}V${height(value)}h.7V${height(0)}z`;
   }
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", `0 0 ${bins} 32`);

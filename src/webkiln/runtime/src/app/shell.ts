@@ -61,8 +61,7 @@ class Runner<Input, Output> implements Shell<Input> {
     byId<HTMLButtonElement>("selftest").disabled = true;
     try {
       await old?.dispose();
-      const loaded = await open("./", { device, signal, onProgress: showProgress });
-      this.pipeline = loaded as unknown as Pipeline<Input, Output>;
+      this.pipeline = await open<Input, Output>("./", { device, signal, onProgress: showProgress });
       this.measured = false;
       showDevice(this.pipeline);
       this.page.ready?.(this.pipeline);

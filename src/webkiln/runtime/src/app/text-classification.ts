@@ -19,7 +19,7 @@ const shell = start<string, Classification[]>({
     })));
     const [best] = classes as [Classification];
     verdict.style.setProperty("--own", colourOf(best.label));
-    verdict.replaceChildren(best.label, make("small", {}, percent(best.score)));
+    verdict.textContent = best.label;
     verdict.hidden = false;
     byId("result-note").textContent = `In ${formatTime(ms)}.`;
     announce(`${best.label}, ${percent(best.score)}`);
