@@ -1,0 +1,20 @@
+"""The folder that a model becomes: plan, weights, kernels; written, read back, and run locally."""
+
+from webkiln.bundle.bundle import Bundle
+from webkiln.bundle.golden import GoldenSample, OutputCheck
+from webkiln.bundle.plan import Plan, validate
+from webkiln.bundle.runner import StepTime
+from webkiln.bundle.writer import KernelRecord, Shader, StepRecord, assemble
+
+__all__ = [
+    "Bundle",
+    "GoldenSample",
+    "KernelRecord",
+    "OutputCheck",
+    "Plan",
+    "Shader",
+    "StepRecord",
+    "StepTime",
+    "assemble",
+    "validate",
+]

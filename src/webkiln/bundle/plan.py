@@ -1,0 +1,304 @@
+"""model/plan.json: its types, and the check that a document is a plan (docs/plan.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+import jsonschema
+
+from webkiln.bundle.expression import Expression
+from webkiln.errors import InvalidModelError
+
+__all__ = [
+    "BufferPlan",
+    "DimPlan",
+    "GoldenPlan",
+    "GoldenTensorPlan",
+    "KernelPlan",
+    "Plan",
+    "PortPlan",
+    "ProgramPlan",
+    "StepPlan",
+    "to_json",
+    "validate",
+]
+
+Access = Literal["read", "write", "read_write"]
+
+
+class DimPlan(TypedDict):
+    """A symbolic dimension, bounds included."""
+
+    name: str
+    min: int
+    max: int
+
+
+class PortPlan(TypedDict):
+    """An input or output: the model's dtype, and where it is stored."""
+
+    name: str
+    dtype: str
+    shape: list[Expression]
+    buffer: int
+
+
+class StepPlan(TypedDict):
+    """One kernel on given buffers; `workgroups` is empty without the WebGPU target."""
+
+    label: str
+    kernel: int
+    buffers: list[int]
+    params: list[Expression]
+    workgroups: list[Expression]
+    flops: Expression
+    bytes: Expression
+
+
+class ProgramPlan(TypedDict):
+    """One entry point of the model."""
+
+    name: str
+    inputs: list[PortPlan]
+    outputs: list[PortPlan]
+    steps: list[StepPlan]
+
+
+class KernelPlan(TypedDict):
+    """A kernel's signature; `kind` is the rule that scheduled it."""
+
+    name: str
+    access: list[Access]
+    params: int
+    kind: str
+
+
+class PlacePlan(TypedDict):
+    """Where a buffer lies on WebGPU; the offset is in bytes."""
+
+    slot: int
+    offset: int
+
+
+class BufferPlan(TypedDict):
+    """A buffer: storage dtype, bytes at the bounds, places."""
+
+    name: str
+    dtype: str
+    bytes: int
+    role: str
+    wasm: int | None
+    webgpu: PlacePlan | None
+
+
+class AssetPlan(TypedDict):
+    """A file beside the plan."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+class ShardPlan(AssetPlan):
+    """A piece of the weight space, from byte `offset`."""
+
+    offset: int
+
+
+class WeightsPlan(TypedDict):
+    """The weight space and the files that fill it."""
+
+    bytes: int
+    shards: list[ShardPlan]
+
+
+class VariantPlan(AssetPlan):
+    """One build of the wasm module."""
+
+    features: list[str]
+
+
+class StacksPlan(TypedDict):
+    """Thread t's stack pointer starts at `offset + bytes * (t + 1)`."""
+
+    offset: int
+    bytes: int
+
+
+class WasmMemoryPlan(TypedDict):
+    """Addresses in wasm memory."""
+
+    bytes: int
+    dims: int
+    weights: int
+    stacks: StacksPlan
+
+
+class WasmPlan(TypedDict):
+    """The wasm target; variants best first."""
+
+    variants: list[VariantPlan]
+    memory: WasmMemoryPlan
+    maxThreads: int
+
+
+class SlotPlan(TypedDict):
+    """A GPUBuffer; `weights`: it starts at that offset of the weight space."""
+
+    bytes: int
+    weights: NotRequired[int]
+
+
+class WebGPUPlan(TypedDict):
+    """The WebGPU target."""
+
+    shader: AssetPlan
+    slots: list[SlotPlan]
+    features: list[str]
+    limits: dict[str, int]
+
+
+class GoldenTensorPlan(TypedDict):
+    """A tensor in the golden file, in the model's dtype."""
+
+    offset: int
+    bytes: int
+    shape: list[int]
+    dtype: str
+
+
+class GoldenPlan(TypedDict):
+    """A sample that the reference computed at build time."""
+
+    dims: dict[str, int]
+    inputs: dict[str, GoldenTensorPlan]
+    outputs: dict[str, GoldenTensorPlan]
+    file: str
+    rtol: float
+    atol: float
+
+
+class Plan(TypedDict):
+    """The document."""
+
+    format: str
+    version: int
+    generator: str
+    name: str
+    dims: list[DimPlan]
+    programs: list[ProgramPlan]
+    kernels: list[KernelPlan]
+    buffers: list[BufferPlan]
+    weights: WeightsPlan
+    wasm: WasmPlan | None
+    webgpu: WebGPUPlan | None
+    golden: list[GoldenPlan]
+    task: dict[str, Any]
+
+
+def to_json(plan: Plan) -> bytes:
+    """The plan as it is written: compact, because it is downloaded before anything else."""
+    return json.dumps(plan, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def validate(document: object) -> Plan:
+    """`document`, if it is a plan that the runtime can run.
+
+    Raises `InvalidModelError` that names the path of what is wrong, as
+    `programs[0].steps[3].kernel`.
+    """
+    error = jsonschema.exceptions.best_match(_validator().iter_errors(document))
+    if error is not None:
+        path = error.json_path.removeprefix("$").removeprefix(".") or "the document"
+        raise _invalid(f"{path}: {error.message[:200]}")
+    plan = cast("Plan", document)
+    for problem in _inconsistencies(plan):
+        raise _invalid(problem)
+    return plan
+
+
+def _invalid(problem: str) -> InvalidModelError:
+    return InvalidModelError(f"plan.json is not valid: {problem}", hint="build the bundle again")
+
+
+@lru_cache(maxsize=1)
+def _validator() -> jsonschema.Draft202012Validator:
+    text = resources.files(__package__).joinpath("plan.schema.json").read_text("utf-8")
+    return jsonschema.Draft202012Validator(json.loads(text))
+
+
+def _inconsistencies(plan: Plan) -> Iterator[str]:
+    """What a schema can't say: references, counts, and that everything lies inside its memory."""
+    names = [d["name"] for d in plan["dims"]]
+    if len(set(names)) < len(names):
+        yield "dims: two have one name"
+    for k, dim in enumerate(plan["dims"]):
+        if dim["min"] > dim["max"]:
+            yield f"dims[{k}]: min {dim['min']} is above max {dim['max']}"
+    for k, program in enumerate(plan["programs"]):
+        yield from _program_problems(plan, program, f"programs[{k}]", set(names))
+    end = 0
+    for k, shard in enumerate(plan["weights"]["shards"]):
+        if shard["offset"] != end:
+            yield f"weights.shards[{k}].offset: is {shard['offset']}, the one before ends at {end}"
+        end += shard["bytes"]
+    if end != plan["weights"]["bytes"]:
+        yield f"weights.bytes: is {plan['weights']['bytes']}, the shards have {end}"
+    for k, buffer in enumerate(plan["buffers"]):
+        yield from _place_problems(plan, buffer, f"buffers[{k}]")
+    if plan["wasm"] is None and plan["webgpu"] is None:
+        yield "wasm: neither this target nor webgpu was built"
+
+
+def _program_problems(plan: Plan, program: ProgramPlan, path: str, dims: set[str]) -> Iterator[str]:
+    buffers, kernels = len(plan["buffers"]), plan["kernels"]
+    for kind, ports in (("inputs", program["inputs"]), ("outputs", program["outputs"])):
+        for k, port in enumerate(ports):
+            if port["buffer"] >= buffers:
+                yield f"{path}.{kind}[{k}].buffer: {port['buffer']} of {buffers} buffers"
+            yield from _unknown_dims(port["shape"], dims, f"{path}.{kind}[{k}].shape")
+    for k, step in enumerate(program["steps"]):
+        at = f"{path}.steps[{k}]"
+        if step["kernel"] >= len(kernels):
+            yield f"{at}.kernel: {step['kernel']} of {len(kernels)} kernels"
+            continue
+        kernel = kernels[step["kernel"]]
+        takes = {"buffers": len(kernel["access"]), "params": kernel["params"]}
+        given = {"buffers": len(step["buffers"]), "params": len(step["params"])}
+        for key, count in takes.items():
+            if given[key] != count:
+                yield f"{at}.{key}: has {given[key]} entries, {kernel['name']} takes {count}"
+        if any(b >= buffers for b in step["buffers"]):
+            yield f"{at}.buffers: {max(step['buffers'])} of {buffers} buffers"
+        if plan["webgpu"] is not None and len(step["workgroups"]) != 3:
+            yield f"{at}.workgroups: WebGPU needs three"
+        used = [*step["params"], *step["workgroups"], step["flops"], step["bytes"]]
+        yield from _unknown_dims(used, dims, at)
+
+
+def _unknown_dims(expressions: list[Expression], dims: set[str], path: str) -> Iterator[str]:
+    for expression in expressions:
+        if isinstance(expression, str) and expression not in dims:
+            yield f"{path}: there is no dimension {expression!r}"
+        elif isinstance(expression, list):
+            yield from _unknown_dims(expression[1:], dims, path)
+
+
+def _place_problems(plan: Plan, buffer: BufferPlan, path: str) -> Iterator[str]:
+    wasm, webgpu = plan["wasm"], plan["webgpu"]
+    if wasm is not None:
+        address, size = buffer["wasm"], wasm["memory"]["bytes"]
+        if address is None:
+            yield f"{path}.wasm: is missing"
+        elif address + buffer["bytes"] > size:
+            yield f"{path}.wasm: ends beyond the memory's {size} bytes"
+    if webgpu is not None:
+        place = buffer["webgpu"]
+        if place is None or place["slot"] >= len(webgpu["slots"]):
+            yield f"{path}.webgpu: has no slot"
+        elif place["offset"] + buffer["bytes"] > webgpu["slots"][place["slot"]]["bytes"]:
+            yield f"{path}.webgpu: ends beyond slot {place['slot']}"

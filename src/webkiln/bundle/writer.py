@@ -1,0 +1,223 @@
+"""From a compiled program to a `Bundle`: every part is made by now, here they become one plan."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import webkiln
+from webkiln.bundle.bundle import MODEL, PLAN, Bundle, Data
+from webkiln.bundle.expression import expr_to_json
+from webkiln.bundle.golden import GOLDEN_FILE, GoldenSample, write_golden
+from webkiln.bundle.plan import (
+    Access,
+    AssetPlan,
+    BufferPlan,
+    KernelPlan,
+    Plan,
+    PortPlan,
+    ProgramPlan,
+    SlotPlan,
+    StepPlan,
+    WasmPlan,
+    WebGPUPlan,
+    to_json,
+    validate,
+)
+from webkiln.bundle.weights import write_shards
+from webkiln.ir.buffer import Buffer, row_major
+from webkiln.ir.expr import Expr
+from webkiln.ir.program import Program
+from webkiln.memory.plan import DIMS, MAX_THREADS, STACK_BYTES, STACKS, MemoryPlan
+from webkiln.targets.toolchain import Variant
+
+__all__ = ["KernelRecord", "Shader", "StepRecord", "assemble"]
+
+_MIN_BYTES = 4  # WebGPU binds nothing smaller
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRecord:
+    """A kernel's signature: WGSL entry point, use of each buffer, number of int32 params, kind."""
+
+    name: str
+    access: tuple[Access, ...]
+    params: int
+    kind: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class StepRecord:
+    """One kernel (an index) on given buffers. Expressions are over dims.
+
+    `workgroups` is the WebGPU dispatch (x, y, z), empty without that target.
+    """
+
+    label: str
+    kernel: int
+    buffers: tuple[Buffer, ...]
+    params: tuple[Expr, ...]
+    flops: Expr
+    bytes: Expr
+    workgroups: tuple[Expr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shader:
+    """The WGSL module, and what an adapter must have beyond the buffers' sizes.
+
+    `limits` by WebGPU's names, as maxComputeWorkgroupStorageSize.
+    """
+
+    text: str
+    features: tuple[str, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+def assemble(
+    program: Program,
+    steps: Sequence[StepRecord],
+    kernels: Sequence[KernelRecord],
+    memory: MemoryPlan,
+    *,
+    name: str,
+    task: Mapping[str, Any],
+    wasm: Mapping[Variant, bytes] | None,
+    shader: Shader | None,
+    golden: Sequence[GoldenSample] = (),
+    assets: Mapping[str, bytes] | None = None,
+    app: Callable[[Plan], Mapping[str, bytes]] | None = None,
+) -> Bundle:
+    """The bundle of `program`.
+
+    `memory` is the plan that the printed code was made with; `wasm` the compiled variants, best
+    first; `assets` files for the task (tokenizer.json, labels) that go beside the plan; `app` makes
+    the page's files, given the finished plan. Raises `InvalidModelError` when the parts don't fit
+    together.
+    """
+    index = {buffer: k for k, buffer in enumerate(memory.buffers)}
+    weights, shards = write_shards(memory.weights)
+    files: dict[str, Data] = dict(shards) | dict(assets or {})
+    plan: Plan = {
+        "format": "webkiln.plan",
+        "version": 1,
+        "generator": f"webkiln {webkiln.__version__}",
+        "name": name,
+        "dims": [{"name": d.name, "min": 1, "max": d.max or 1} for d in program.dims],
+        "programs": [_program(program, steps, index, webgpu=shader is not None)],
+        "kernels": [_kernel(k) for k in kernels],
+        "buffers": [_buffer(b, memory, wasm=wasm is not None) for b in memory.buffers],
+        "weights": weights,
+        "wasm": None if wasm is None else _wasm(wasm, memory, files),
+        "webgpu": None if shader is None else _webgpu(shader, kernels, memory, files),
+        "golden": [],
+        "task": dict(task),
+    }
+    validate(plan)
+    plan["golden"], samples = write_golden(plan, golden)
+    if samples:
+        files[GOLDEN_FILE] = samples
+    validate(plan)
+    model: dict[str, Data] = {f"{MODEL}/{n}": data for n, data in files.items()}
+    return Bundle({PLAN: to_json(plan)} | model | dict(app(plan) if app is not None else {}))
+
+
+def _program(
+    program: Program, steps: Sequence[StepRecord], index: Mapping[Buffer, int], *, webgpu: bool
+) -> ProgramPlan:
+    return {
+        "name": "main",
+        "inputs": [_port(b, index[b]) for b in program.inputs],
+        "outputs": [_port(b, index[b]) for b in program.outputs],
+        "steps": [_step(s, index, webgpu=webgpu) for s in steps],
+    }
+
+
+def _port(buffer: Buffer, index: int) -> PortPlan:
+    if buffer.layout.parts != row_major(len(buffer.shape)).parts:
+        raise ValueError(f"{buffer.name} is at the model's edge, where layouts are row-major")
+    return {
+        "name": buffer.name,
+        "dtype": buffer.model_dtype,
+        "shape": [expr_to_json(e) for e in buffer.shape],
+        "buffer": index,
+    }
+
+
+def _step(step: StepRecord, index: Mapping[Buffer, int], *, webgpu: bool) -> StepPlan:
+    return {
+        "label": step.label,
+        "kernel": step.kernel,
+        "buffers": [index[b] for b in step.buffers],
+        "params": [expr_to_json(e) for e in step.params],
+        "workgroups": [expr_to_json(e) for e in step.workgroups] if webgpu else [],
+        "flops": expr_to_json(step.flops),
+        "bytes": expr_to_json(step.bytes),
+    }
+
+
+def _kernel(kernel: KernelRecord) -> KernelPlan:
+    return {
+        "name": kernel.name,
+        "access": list(kernel.access),
+        "params": kernel.params,
+        "kind": kernel.kind,
+    }
+
+
+def _buffer(buffer: Buffer, memory: MemoryPlan, *, wasm: bool) -> BufferPlan:
+    place = None if memory.slots is None else memory.slots.places[buffer]
+    return {
+        "name": buffer.name,
+        "dtype": "int32" if buffer.dtype.kind == "b" else buffer.dtype.name,
+        "bytes": max(memory.sizes[buffer], _MIN_BYTES),
+        "role": buffer.role,
+        "wasm": memory.wasm[buffer] if wasm else None,
+        "webgpu": None if place is None else {"slot": place[0], "offset": place[1]},
+    }
+
+
+def _asset(file: str, data: bytes) -> AssetPlan:
+    return {"file": file, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def _wasm(modules: Mapping[Variant, bytes], memory: MemoryPlan, files: dict[str, Data]) -> WasmPlan:
+    files.update({variant.file: module for variant, module in modules.items()})
+    return {
+        "variants": [
+            {**_asset(variant.file, module), "features": list(variant.features)}
+            for variant, module in modules.items()
+        ],
+        "memory": {
+            "bytes": memory.total_bytes,
+            "dims": DIMS,
+            "weights": memory.weights_base,
+            "stacks": {"offset": STACKS, "bytes": STACK_BYTES},
+        },
+        "maxThreads": MAX_THREADS,
+    }
+
+
+def _webgpu(
+    shader: Shader, kernels: Sequence[KernelRecord], memory: MemoryPlan, files: dict[str, Data]
+) -> WebGPUPlan:
+    assert memory.slots is not None, "the memory plan was made without WebGPU"
+    file, text = "kernels.wgsl", shader.text.encode()
+    files[file] = text
+    slots: list[SlotPlan] = [
+        {"bytes": s.bytes} if s.weights is None else {"bytes": s.bytes, "weights": s.weights}
+        for s in memory.slots.slots
+    ]
+    limits = {
+        "maxStorageBufferBindingSize": max(memory.sizes.values(), default=_MIN_BYTES),
+        "maxBufferSize": max((s["bytes"] for s in slots), default=_MIN_BYTES),
+        "maxStorageBuffersPerShaderStage": max((len(k.access) for k in kernels), default=1),
+    }
+    return {
+        "shader": _asset(file, text),
+        "slots": slots,
+        "features": list(shader.features),
+        "limits": limits | dict(shader.limits),
+    }
