@@ -142,6 +142,7 @@ class Emitter:
     """Collects statements; registers get fresh names."""
 
     lanes: int = 4
+    row_lanes: int = 0  # of a reduction along contiguous memory; 0: twice `lanes`
     wide: dict[Expr, Expr] = field(default_factory=dict)  # scalar stand-in → vector register
     _fresh: Iterator[int] = field(default_factory=itertools.count)
 
