@@ -196,10 +196,30 @@ def _prove(items: tuple[tuple[Monomial, int], ...]) -> bool:
         if replaced is None:
             return False
         p = replaced
-    # what is left are Dims, each at least 1: with d = 1 + e, e ≥ 0, every coefficient must be ≥ 0
+    return _prove_over_dims(p)
+
+
+def _prove_over_dims(p: Poly) -> bool:
+    """`p ≥ 0` for a polynomial over Dims, each between 1 and its bound."""
+    worst = _worst_constant(p)
+    if worst is not None and worst >= 0:
+        return True
+    # with d = 1 + e, e ≥ 0, it is enough that every coefficient is ≥ 0
     for dim in {a for m in p for a in m}:
         p = _shift(p, dim)
     return all(c >= 0 for c in p.values())
+
+
+def _worst_constant(p: Poly) -> int | None:
+    """Each term at its own smallest: 1 for positive ones, the bound for negative ones."""
+    total = 0
+    for m, c in p.items():
+        for dim in m if c < 0 else ():
+            if not isinstance(dim, Dim) or dim.max is None:
+                return None
+            c *= dim.max
+        total += c
+    return total
 
 
 def _worst_atom(p: Poly) -> Expr | None:
