@@ -75,7 +75,7 @@ def run_kernel(
 ) -> dict[Buffer, np.ndarray]:
     """What the written buffers hold afterwards; `arrays` are flat, in physical order, and stay."""
     dims = dims or {}
-    source = module_source([kernel_source(kernel, "kernel")])
+    source = module_source({"kernel": kernel_source(kernel, "kernel")})
     shader = device().create_shader_module(code=source)
     made, layout = pipeline(shader, "kernel", kernel.access, bool(kernel.params))
     bindings = []

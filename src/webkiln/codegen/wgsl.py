@@ -7,7 +7,7 @@ equal kernels print as equal text and share a pipeline.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isinf, isnan
 from typing import Final
@@ -94,9 +94,9 @@ def kernel_source(kernel: Kernel, name: str) -> str:
     return _Printer(legalise(kernel), name).source()
 
 
-def module_source(sources: Sequence[str]) -> str:
-    """One shader module of several kernels, after the extensions and helper functions they use."""
-    text = "\n\n".join(sources)
+def module_source(sources: Mapping[str, str]) -> str:
+    """One shader module of kernels by name, after the extensions and helpers that they use."""
+    text = "\n\n".join(sources.values())
     helpers = [body for name, body in _HELPERS.items() if f"{name}(" in text]
     enable = ["enable f16;"] if "f16" in text else []
     return "\n\n".join([*enable, *helpers, text]) + "\n"

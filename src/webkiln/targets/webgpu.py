@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Final
 
 from webkiln.ir.dtypes import I32
@@ -18,6 +20,7 @@ __all__ = [
     "MAX_STORAGE_BUFFERS",
     "MAX_WORKGROUP_BYTES",
     "legalise",
+    "limits",
     "workgroup_bytes",
     "workgroup_size",
     "workgroups",
@@ -55,6 +58,16 @@ def workgroups(kernel: Kernel) -> tuple[Expr, Expr, Expr]:
     """Workgroups to dispatch along x, y and z, as expressions over the kernel's params."""
     x, y, z = (_only(kernel, f"workgroup.{axis}") for axis in "xyz")
     return x, y, z
+
+
+def limits(kernels: Sequence[Kernel]) -> dict[str, int]:
+    """What an adapter must offer for `kernels`, by WebGPU's names of the limits."""
+    return {
+        "maxComputeWorkgroupStorageSize": max(map(workgroup_bytes, kernels), default=0),
+        "maxComputeInvocationsPerWorkgroup": max(
+            (prod(workgroup_size(k)) for k in kernels), default=1
+        ),
+    }
 
 
 def workgroup_bytes(kernel: Kernel) -> int:
