@@ -13,7 +13,7 @@ PYTEST   ?=
 VENV     := .venv
 PY       := $(VENV)/bin/python
 STAMPS   := $(VENV)/.stamps
-PIP      := $(PY) -m pip install --quiet --disable-pip-version-check -c scripts/constraints.txt
+PIP      := $(PY) -m pip install --quiet --disable-pip-version-check --no-warn-conflicts -c scripts/constraints.txt
 RUNTIME  := src/webkiln/runtime
 RUNTIME_SOURCES := $(wildcard $(RUNTIME)/*.json $(RUNTIME)/*.mjs) \
                    $(shell find $(RUNTIME)/src -type f 2>/dev/null)

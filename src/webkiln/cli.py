@@ -7,6 +7,7 @@ error.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -35,9 +36,12 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `build` wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Port = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    int,
+    typer.Option(
+        "--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 takes a free one."
+    ),
 ]
-Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Host = Annotated[str, typer.Option("--host", metavar="NAME", help="Address to listen on.")]
 
 
 def _version(wanted: bool) -> None:
@@ -67,10 +71,15 @@ def build(
     ] = Path("dist"),
     task: Annotated[
         str | None,
-        typer.Option("--task", help="What the model is for. Default: what it looks like."),
+        typer.Option(
+            "--task", metavar="TASK", help="What the model is for. Default: what it looks like."
+        ),
     ] = None,
     quantize: Annotated[
-        str, typer.Option("--quantize", help="How weights are stored: f32, f16, q8 or q4.")
+        str,
+        typer.Option(
+            "--quantize", metavar="KIND", help="How weights are stored: f32, f16, q8 or q4."
+        ),
     ] = "f32",
     bounds: Annotated[
         list[str] | None,
@@ -79,12 +88,36 @@ def build(
         ),
     ] = None,
     targets: Annotated[
-        str, typer.Option("--targets", help="What to compile for, separated by commas.")
+        str,
+        typer.Option("--targets", metavar="LIST", help="What to compile for, separated by commas."),
     ] = "webgpu,wasm",
-    json: Json = False,
+    constants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constant", metavar="NAME=VALUE", help="Fix an input to a value; repeatable."
+        ),
+    ] = None,
+    title: Annotated[
+        str | None,
+        typer.Option(
+            "--title", metavar="TEXT", help="The page's title. Default: the model's name."
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision", metavar="NAME", help="Branch, tag or commit of a Hugging Face repo."
+        ),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Compile MODEL into a folder that any static host can serve."""
+    """Compile a model into a static folder.
+
+    The folder is a finished app: any host of static files can serve it. It appears when it is
+    complete; an older bundle there is replaced, anything else is left alone.
+    """
     maxima, wanted = _bounds(bounds or []), _names(targets, "--targets")
+    fixed = _constants(constants or [])
     from webkiln import compile as compiler
 
     started = time.perf_counter()
@@ -95,12 +128,15 @@ def build(
             quantize=quantize,
             max=maxima,
             targets=wanted,
+            constants=fixed or None,
+            title=title,
+            revision=revision,
             output=output,
             progress=progress,
         )
     seconds = time.perf_counter() - started
     summary = _build_summary(output, seconds)
-    if json:
+    if as_json:
         terminal.print_json(summary)
     else:
         terminal.say(
@@ -162,28 +198,35 @@ def run(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Save raw outputs.")
     ] = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Run a bundle here, without a browser: the same wasm, through wasmtime."""
+    """Run a bundle here, without a browser.
+
+    The same WebAssembly, through wasmtime, with the task's own pre- and post-processing.
+    """
     from webkiln import runner
 
     result = runner.run(folder, inputs)
     if output is not None:
         runner.save_outputs(output, result.outputs)
-    if json:
+    if as_json:
         terminal.print_json(result.answer)
     else:
         terminal.say(runner.show(result.answer))
 
 
 @app.command()
-def check(folder: Folder, json: Json = False) -> None:
-    """Compare a bundle's outputs with the reference's, on the samples made at build time."""
+def check(folder: Folder, as_json: Json = False) -> None:
+    """Compare a bundle with the reference.
+
+    Replays the samples that ONNX Runtime computed when the bundle was built; exits with 1 when
+    an output is off by more than the tolerance.
+    """
     from webkiln.bundle import Bundle
 
     checks = Bundle.load(folder).check()
     passed = all(item.ok for item in checks)
-    if json:
+    if as_json:
         terminal.print_json(
             {
                 "ok": passed,
@@ -224,9 +267,13 @@ def inspect(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write the report as one page."),
     ] = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Show operators, shapes, fused kernels, FLOPs, bytes, peak memory and limits."""
+    """Show operators, kernels, cost and memory.
+
+    Of a bundle: what was fused into each kernel, FLOPs, bytes, memory over time, what the
+    browser must offer. Of any other model: its operators and shapes, and what is unsupported.
+    """
     from webkiln import inspect as inspection
     from webkiln.inspect import text
     from webkiln.output import is_bundle
@@ -246,7 +293,7 @@ def inspect(
         html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(page(report), encoding="utf-8")
         terminal.note(f"wrote {html}")
-    if json:
+    if as_json:
         terminal.print_json(report.to_json())
     elif html is None:
         show(report)
@@ -256,26 +303,46 @@ def inspect(
 def bench(
     folder: Folder,
     browser: Annotated[
-        str, typer.Option("--browser", help="chromium, or the path of one.")
+        str, typer.Option("--browser", metavar="PATH", help="chromium, or the path of one.")
     ] = "chromium",
     device: Annotated[
-        str, typer.Option("--device", help="wasm, webgpu, or both separated by a comma.")
+        str,
+        typer.Option(
+            "--device", metavar="LIST", help="wasm, webgpu, or both separated by a comma."
+        ),
     ] = "wasm",
     threads: Annotated[
-        str, typer.Option("--threads", help="Thread counts for wasm, separated by commas.")
+        str,
+        typer.Option(
+            "--threads", metavar="LIST", help="Thread counts for wasm, separated by commas."
+        ),
     ] = "1,2",
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed runs of each.")] = 20,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=1, help="Timed runs of each.")
+    ] = 20,
     against: Annotated[
         str | None,
-        typer.Option("--against", help="Compare with a peer on the same model: onnxruntime-web."),
+        typer.Option(
+            "--against",
+            metavar="PEER",
+            help="Compare with a peer on the same model: onnxruntime-web.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="The model that the bundle was built from, for --against."),
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="The model that the bundle was built from, for --against.",
+        ),
     ] = None,
-    json: Json = False,
+    as_json: Json = False,
 ) -> None:
-    """Time a bundle in a headless browser, and each kernel against what the machine can do."""
+    """Time a bundle in a headless browser.
+
+    Checks the result first. Prints medians, and of each kernel how far it is from its floor: its
+    FLOPs and bytes at the peak that one thread of WebAssembly reaches on this machine.
+    """
     from webkiln import bench as benchmark
 
     options = benchmark.Options(
@@ -288,7 +355,7 @@ def bench(
     )
     with terminal.Bars() as progress:
         report = benchmark.run(folder, options, progress=progress)
-    if json:
+    if as_json:
         terminal.print_json(report.to_json())
     else:
         benchmark.show(report)
@@ -302,7 +369,9 @@ def demo(
     ] = None,
     apps: Annotated[
         str | None,
-        typer.Option("--apps", help="Only these apps, separated by commas. Default: all."),
+        typer.Option(
+            "--apps", metavar="LIST", help="Only these apps, separated by commas. Default: all."
+        ),
     ] = None,
     port: Port = 3000,
     host: Host = "localhost",
@@ -310,7 +379,11 @@ def demo(
         bool, typer.Option("--serve/--no-serve", help="Serve the gallery when it is built.")
     ] = True,
 ) -> None:
-    """Build the gallery of ready apps on first use, and serve it."""
+    """Build the gallery of ready apps, and serve it.
+
+    Apps are built on first use, from trained models that package registries carry; the error
+    names the packages that are missing.
+    """
     from webkiln import demo as gallery
     from webkiln import server
 
@@ -360,6 +433,21 @@ def _bounds(pairs: list[str], option: str = "--max") -> dict[str, int]:
             )
         bounds[name] = int(value)
     return bounds
+
+
+def _constants(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE pairs, the value a number or a list of numbers in JSON."""
+    constants = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            constants[name] = json.loads(value)
+        except ValueError:
+            raise InputError(
+                f"--constant takes NAME=VALUE with a number or a list of them, not {pair!r}",
+                hint="--constant sr=16000",
+            ) from None
+    return constants
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,11 +13,13 @@ from importlib import resources
 from pathlib import Path
 
 import webkiln
+from webkiln.bundle import Bundle
+from webkiln.compile import compile_model
 from webkiln.demo.apps import APPS, App
 from webkiln.errors import InputError, MissingDependencyError, OutputFolderError
 from webkiln.log import Progress, silent
-from webkiln.output import is_bundle
-from webkiln.tasks.page import fill, template
+from webkiln.output import ensure_replaceable, is_bundle
+from webkiln.tasks.page import fill, render, template
 
 __all__ = ["build", "default_folder"]
 
@@ -86,12 +88,23 @@ def _require(apps: Sequence[App]) -> None:
 
 
 def _build_app(app: App, folder: Path, progress: Progress) -> None:
-    from webkiln import compile as compiler
+    """Compile the app, with a page that knows its words and the way back to the gallery."""
+    ensure_replaceable(folder)
 
     def named(stage: str, done: int, total: int, detail: str = "") -> None:
         progress(f"{app.name}: {stage}", done, total, detail)
 
-    compiler.build(app.source(), task=app.task, max=dict(app.bounds), output=folder, progress=named)
+    bundle = compile_model(
+        app.source(), task=app.task, bounds=app.bounds, title=app.title, progress=named
+    )
+    pages = render(
+        app.task, bundle.plan, app.title, _runtime(), home="../", description=app.summary
+    )
+    Bundle({**bundle.files, **pages}).save(folder)
+
+
+def _runtime() -> Path:
+    return Path(webkiln.__file__).parent / "runtime" / "dist"
 
 
 def _read_stamps(folder: Path) -> dict[str, str]:
