@@ -1,0 +1,65 @@
+"""Headless Chromium through Playwright, a new process a measurement where that matters."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, Page, Playwright
+
+from webkiln.browser import chromium_flags, find_chromium
+
+# SwiftShader takes seconds a run, and longer to build its pipelines.
+TIMEOUT_MS = 300_000
+
+
+@contextmanager
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    """A freshly started Chromium with nothing cached."""
+    path = find_chromium()
+    if path is None:
+        raise SystemExit("error: no Chromium at hand\ntry: apt-get install chromium")
+    browser = playwright.chromium.launch(executable_path=path, args=chromium_flags())
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+@contextmanager
+def page_at(browser: Browser, url: str) -> Iterator[Page]:
+    """A page in a context of its own (no cache shared), at `url`."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("pageerror", lambda error: print(f"page error: {error}", file=sys.stderr))
+    # An empty page of the same process first, so that starting the renderer is in no figure.
+    page.goto("about:blank")
+    try:
+        response = page.goto(url)
+        if response is None or not response.ok:
+            raise RuntimeError(f"{url} answered {response and response.status}")
+        yield page
+    finally:
+        context.close()
+
+
+def call(page: Page, function: str, argument: Any) -> Any:
+    """``window[function](argument)``, awaited; a rejection is raised as a Python error."""
+    page.wait_for_function(f"() => window.{function} !== undefined")
+    page.evaluate(
+        """([name, argument]) => {
+            window[name](argument).then(
+                (value) => (window.outcome = { value }),
+                (error) => (window.outcome = { error: String(error?.stack ?? error) }),
+            );
+        }""",
+        [function, argument],
+    )
+    # evaluate() waits for ever; this does not, and asks seldom, so as not to disturb what is timed.
+    done = page.wait_for_function("() => window.outcome", timeout=TIMEOUT_MS, polling=250)
+    outcome = done.json_value()
+    if "error" in outcome:
+        raise RuntimeError(outcome["error"])
+    return outcome["value"]

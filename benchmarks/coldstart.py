@@ -1,0 +1,84 @@
+"""Cold start: a new browser process, nothing cached, from the navigation to the first result.
+
+Both engines load on the same page, from the same server, with gzip, and take turns. What was sent
+meanwhile is the download; the network is the loopback, so size costs next to nothing in time here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Playwright
+
+from benchmarks.browser import call, chromium, page_at
+from benchmarks.cases import Case
+from benchmarks.server import CountingServer
+from benchmarks.stats import ratio, summarize
+
+ROUNDS = 7
+
+
+def cold_start(
+    playwright: Playwright,
+    server: CountingServer,
+    case: Case,
+    *,
+    engines: tuple[str, ...],
+    device: str,
+    threads: int,
+    rounds: int = ROUNDS,
+) -> dict[str, Any]:
+    """Milliseconds to the first result and bytes sent, for each engine."""
+    times: dict[str, list[float]] = {engine: [] for engine in engines}
+    sent: dict[str, dict[str, int]] = {}
+    for round_ in range(rounds + 1):
+        for engine in engines if round_ % 2 else engines[::-1]:
+            server.reset()
+            ms = _once(playwright, server, case, engine, device, threads)
+            sent[engine] = dict(sorted(server.sent.items()))
+            # The first round lets the server compress and the disk cache fill.
+            if round_ > 0:
+                times[engine].append(ms)
+    result: dict[str, Any] = {
+        "case": case.name,
+        "device": device,
+        "threads": threads if device == "wasm" else None,
+        "engines": {
+            engine: {"ms": times[engine], "summary": summarize(times[engine]).to_json()}
+            | download(sent[engine])
+            for engine in engines
+        },
+    }
+    if {"webkiln", "ort"} <= times.keys():
+        result["ratio"] = ratio(times["ort"], times["webkiln"]).to_json()
+    return result
+
+
+def download(sent: dict[str, int]) -> dict[str, Any]:
+    """Bytes sent as weights, as the benchmark's own data, and as everything else (the code)."""
+    groups = {"code": 0, "weights": 0, "data": 0}
+    for path, size in sent.items():
+        groups[_group(path)] += size
+    return {"sent": groups, "files": sent}
+
+
+def _group(path: str) -> str:
+    if path.endswith(("/data.bin", "/case.json", "/golden.bin")):
+        return "data"
+    return "weights" if path.endswith((".bin", ".onnx")) else "code"
+
+
+def _once(
+    playwright: Playwright,
+    server: CountingServer,
+    case: Case,
+    engine: str,
+    device: str,
+    threads: int,
+) -> float:
+    query = f"engine={engine}&case={case.name}&device={device}&threads={threads}"
+    with (
+        chromium(playwright) as browser,
+        page_at(browser, f"{server.url}cold.html?{query}") as page,
+    ):
+        return float(call(page, "cold", None))

@@ -1,0 +1,20 @@
+// Cold start: from the navigation to the first result, one engine a page load, told by the address:
+// cold.html?engine=ort&case=minilm&device=wasm&threads=2
+
+import { check, fetchCase } from "./case.js";
+import { ENGINES } from "./engines.js";
+
+const query = new URLSearchParams(location.search);
+
+async function start() {
+  const testcase = await fetchCase(query.get("case"));
+  const options = { device: query.get("device"), threads: Number(query.get("threads")) };
+  const engine = await ENGINES[query.get("engine")](testcase, options);
+  const outputs = await engine.run();
+  const ms = performance.now(); // since the navigation started
+  check(query.get("engine"), testcase, outputs);
+  return ms;
+}
+
+const started = start();
+window.cold = () => started;
