@@ -38,7 +38,10 @@ async (args) => {
     && y.data.every((v, i) => v === 2 * i + 1) && z.data.every((v, i) => v === BigInt(3 * i));
   const failure = (promise) => promise.then(
     () => "no error",
-    (error) => ({ named: error instanceof WebkilnError, code: error.code, message: error.message }));
+    (error) => {
+      const { code, message } = error;
+      return { named: error instanceof WebkilnError, code, message };
+    });
   BODY
 }
 """
@@ -400,7 +403,9 @@ def test_int64_takes_what_people_have(page: Page) -> None:
         """
         const model = await load("./model/", { device: "wasm" });
         const x = new Tensor("float32", [0, 0, 0]);
-        const forms = [[1, 2, 3], Int32Array.of(1, 2, 3), BigInt64Array.of(1n, 2n, 3n), [1n, 2n, 3n]];
+        const forms = [
+          [1, 2, 3], Int32Array.of(1, 2, 3), BigInt64Array.of(1n, 2n, 3n), [1n, 2n, 3n],
+        ];
         const outs = [];
         for (const form of forms) {
           outs.push((await model.run({ x, ids: new Tensor("int64", form) })).z.data.join());

@@ -11,7 +11,7 @@
  * Tasks and pages import "../index.js", which becomes "../webkiln.js": one copy of the runtime in a page.
  */
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -19,7 +19,8 @@ import { bundleTypes } from "./types.mjs";
 
 const root = dirname(fileURLToPath(import.meta.url));
 const src = join(root, "src");
-const dist = join(root, "dist");
+// Built aside and moved at the end: a build that fails or is interrupted leaves the last good one.
+const dist = join(root, `.dist-${process.pid}`);
 const list = (folder) => (existsSync(join(src, folder)) ? readdirSync(join(src, folder)) : []);
 
 /** Imports of one built file from another stay imports. */
@@ -54,13 +55,12 @@ const isPage = (name) =>
     other.endsWith(".ts") && readFileSync(join(src, "app", other), "utf8").includes(`"./${name.replace(/\.ts$/, ".js")}"`));
 
 async function main() {
-  rmSync(dist, { recursive: true, force: true });
   mkdirSync(dist);
   const results = [
     await build({
       ...options,
       entryPoints: { webkiln: "src/index.ts", "webkiln.worker": "src/worker.ts", "webkiln.text": "src/text.ts" },
-      outdir: "dist",
+      outdir: dist,
     }),
   ];
   const tasks = list("tasks").filter(isEntry);
@@ -69,7 +69,7 @@ async function main() {
     if (!names.length) continue;
     const entryPoints = names.map((name) => `src/${folder}/${name}`);
     const splitting = folder === "app";
-    results.push(await build({ ...options, entryPoints, outdir: `dist/${folder}`, plugins: [shared], splitting }));
+    results.push(await build({ ...options, entryPoints, outdir: join(dist, folder), plugins: [shared], splitting }));
   }
   for (const name of list("app")) {
     if (/\.(css|html|js|svg|png|webmanifest)$/.test(name)) cpSync(join(src, "app", name), join(dist, "app", name));
@@ -82,7 +82,7 @@ async function main() {
 function writeTypes() {
   const types = join(dist, "types");
   const tsc = join(root, "node_modules/typescript/bin/tsc");
-  execFileSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json")], { cwd: root, stdio: "inherit" });
+  execFileSync(process.execPath, [tsc, "-p", join(root, "tsconfig.build.json"), "--outDir", types], { cwd: root, stdio: "inherit" });
   writeFileSync(join(dist, "webkiln.d.ts"), bundleTypes(types, "index"));
   rmSync(types, { recursive: true });
 }
@@ -124,4 +124,10 @@ function manifest(tasks, pages) {
   return { core, tasks: needs("tasks", tasks.filter((name) => !name.endsWith(".worker.ts"))), app: needs("app", pages) };
 }
 
-await main();
+try {
+  await main();
+  rmSync(join(root, "dist"), { recursive: true, force: true });
+  renameSync(dist, join(root, "dist"));
+} finally {
+  rmSync(dist, { recursive: true, force: true });
+}

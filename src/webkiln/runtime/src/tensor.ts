@@ -100,13 +100,18 @@ export function convert(dtype: DType, source: TensorSource): TensorData {
       : new Target(bytesOf(view).slice().buffer);
   }
   if (dtype === "bool" && name === "Uint8ClampedArray") return Uint8Array.from(source as Uint8ClampedArray);
-  if (source instanceof DataView || !("length" in source)) {
+  if (!Array.isArray(source) && (!ArrayBuffer.isView(source) || source instanceof DataView)) {
     throw new WebkilnError("input-dtype", `A ${dtype} tensor can't be made from ${describe(source)}.`);
   }
   const values = source as ArrayLike<number | bigint | boolean>;
   const target = new Target(values.length);
   const cast = caster(dtype);
-  for (let i = 0; i < values.length; i++) target[i] = cast(values[i]!);
+  const exact = dtype.includes("int");
+  for (let i = 0; i < values.length; i++) {
+    const value = cast(values[i]!);
+    target[i] = value;
+    if (exact && target[i] !== value) refuse(values[i], dtype);
+  }
   return target;
 }
 
@@ -114,22 +119,25 @@ function describe(source: unknown): string {
   return source === null ? "null" : typeof source === "object" ? source.constructor.name : typeof source;
 }
 
-/** How one element becomes `dtype`. Fractions and other strays are refused rather than rounded in silence. */
-function caster(dtype: DType): (value: number | bigint | boolean) => never {
-  const refuse = (value: unknown): never => {
-    throw new WebkilnError("input-dtype", `${String(value)} is not a value of ${dtype}.`);
-  };
-  const whole = (value: number | bigint | boolean): number | bigint =>
-    typeof value === "bigint" ? value : Number.isSafeInteger(Number(value)) ? Number(value) : refuse(value);
-  const number = (value: number | bigint | boolean): number =>
-    typeof value === "number" || typeof value === "bigint" || typeof value === "boolean" ? Number(value) : refuse(value);
-  const byDtype =
-    dtype === "int64" || dtype === "uint64" ? (v: number | bigint | boolean) => BigInt(whole(v))
-    : dtype === "float16" ? (v: number | bigint | boolean) => toHalf(number(v))
-    : dtype === "bool" ? (v: number | bigint | boolean) => Number(number(v) !== 0)
-    : dtype.startsWith("float") ? number
-    : (v: number | bigint | boolean) => Number(whole(v));
-  return byDtype as (value: number | bigint | boolean) => never;
+type Scalar = number | bigint | boolean;
+
+function refuse(value: unknown, dtype: DType): never {
+  throw new WebkilnError("input-dtype", `${String(value)} is not a value of ${dtype}.`);
+}
+
+/** How one element becomes `dtype`. Fractions and strays are refused, not rounded in silence. */
+function caster(dtype: DType): (value: Scalar) => never {
+  const number = (value: Scalar): number =>
+    ["number", "bigint", "boolean"].includes(typeof value) ? Number(value) : refuse(value, dtype);
+  const whole = (value: Scalar): number | bigint =>
+    typeof value === "bigint" || Number.isSafeInteger(number(value)) ? value as number : refuse(value, dtype);
+  const cast =
+    dtype.endsWith("int64") ? (v: Scalar) => BigInt(whole(v))
+    : dtype.includes("int") ? (v: Scalar) => Number(whole(v))
+    : dtype === "float16" ? (v: Scalar) => toHalf(number(v))
+    : dtype === "bool" ? (v: Scalar) => Number(number(v) !== 0)
+    : number;
+  return cast as (value: Scalar) => never;
 }
 
 export function bytesOf(view: ArrayBufferView): Uint8Array {

@@ -168,7 +168,10 @@ async function startThreads(
           clearTimeout(timer);
           data ? fail(data) : resolve();
         };
-        worker.onerror = (event) => fail(event.message || "a helper thread could not be loaded");
+        worker.onerror = (event) => {
+          event.preventDefault(); // or it counts as this worker's own error too
+          fail(event.message || "a helper thread could not be loaded");
+        };
       }),
     );
     const stackPointer = stacks.offset + stacks.bytes * (thread + 1);
