@@ -44,6 +44,13 @@ def test_every_variant_keeps_the_abi(tmp_path):
         assert ("serve" in info.exports) == ("stop" in info.exports) == variant.threads
 
 
+def test_progress_counts_variants(tmp_path):
+    seen = []
+    compile_variants(module(), MEMORY, cache=tmp_path, progress=lambda *report: seen.append(report))
+    assert [report[1:3] for report in seen] == [(k, 4) for k in range(5)]
+    assert {report[3] for report in seen[1:]} == {v.name for v in VARIANTS}
+
+
 def test_relaxed_variants_fuse_multiply_and_add(tmp_path):
     step = "v *a = (v *)90000; a[0] = a[1] * a[2] + a[3];"
     source = module(step, "typedef float v __attribute__((vector_size(16)));")

@@ -24,7 +24,6 @@ from webkiln.bundle.plan import (
     WasmPlan,
     WebGPUPlan,
     to_json,
-    validate,
 )
 from webkiln.bundle.weights import write_shards
 from webkiln.ir.buffer import Buffer, row_major
@@ -115,11 +114,9 @@ def assemble(
         "golden": [],
         "task": dict(task),
     }
-    validate(plan)
     plan["golden"], samples = write_golden(plan, golden)
     if samples:
         files[GOLDEN_FILE] = samples
-    validate(plan)
     model: dict[str, Data] = {f"{MODEL}/{n}": data for n, data in files.items()}
     return Bundle({PLAN: to_json(plan)} | model | dict(app(plan) if app is not None else {}))
 

@@ -12,14 +12,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
 from webkiln.errors import ToolchainError
-from webkiln.log import debug
+from webkiln.log import Progress, debug, silent
 from webkiln.targets.wasm_module import read_module
 
 __all__ = [
@@ -112,13 +112,23 @@ def compile_variants(
     variants: Sequence[Variant] = VARIANTS,
     *,
     cache: Path | None = None,
+    progress: Progress = silent,
 ) -> dict[Variant, bytes]:
-    """`compile_wasm` for each of `variants`, two at a time."""
+    """`compile_wasm` for each of `variants`, two at a time; `progress` counts those done."""
     debug(4, source)
     folder = cache or cache_folder()
+    stage = "compile WebAssembly"
+    progress(stage, 0, len(variants))
     with ThreadPoolExecutor(_WORKERS) as pool:
-        jobs = [pool.submit(_compile, source, v, memory, folder) for v in variants]
-        return {v: job.result() for v, job in zip(variants, jobs, strict=True)}
+        jobs = {pool.submit(_compile, source, v, memory, folder): v for v in variants}
+        try:
+            for done, job in enumerate(as_completed(jobs), 1):
+                job.result()
+                progress(stage, done, len(variants), jobs[job].name)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # one failure, or Ctrl-C, is enough
+            raise
+    return {variant: job.result() for job, variant in jobs.items()}
 
 
 def _flags(variant: Variant, memory: int) -> list[str]:
