@@ -213,9 +213,9 @@ def _lifetimes(plan: Plan, program: ProgramPlan, steps: list[StepReport]) -> lis
     first: dict[int, int] = {port["buffer"]: 0 for port in program["inputs"]}
     last: dict[int, int] = {port["buffer"]: end for port in program["outputs"]}
     for step in steps:
-        for buffer in (*step.reads, *step.writes):
-            first.setdefault(buffer, step.index)
-            last[buffer] = max(last.get(buffer, 0), step.index)
+        for used in (*step.reads, *step.writes):
+            first.setdefault(used, step.index)
+            last[used] = max(last.get(used, 0), step.index)
     reports = []
     for index in sorted(first.keys() | last.keys()):
         buffer = plan["buffers"][index]

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 
-from webkiln import ops
+from webkiln import ops, passes
+from webkiln.errors import WebkilnError
 from webkiln.frontends import Source
 
 __all__ = ["ModelReport", "NodeReport", "OperatorReport", "model_report"]
@@ -19,7 +19,7 @@ __all__ = ["ModelReport", "NodeReport", "OperatorReport", "model_report"]
 class OperatorReport:
     """An operator, how often the model uses it, and whether it can be compiled.
 
-    `support` is "yes", "inlined" (ONNX defines it as a function of others) or "no".
+    `support` is "yes", "rewritten" (the graph passes express it by others) or "no".
     """
 
     name: str
@@ -69,9 +69,10 @@ def model_report(source: Source) -> ModelReport:
     model = _with_shapes(source.model)
     graph = model.graph
     opset = graph.opset_imports.get("", 0)
+    unsupported = _unsupported(source)
     counts = Counter((node.domain, node.op_type) for node in graph)
     operators = [
-        OperatorReport(name, domain, count, _support(domain, name, opset))
+        OperatorReport(name, domain, count, _support(domain, name, unsupported))
         for (domain, name), count in counts.most_common()
     ]
     weights = [value.const_value for value in graph.initializers.values()]
@@ -96,15 +97,20 @@ def _with_shapes(model: ir.Model) -> ir.Model:
     return ShapeInferencePass()(model).model
 
 
-def _support(domain: str, name: str, opset: int) -> str:
-    if ops.supports(name, domain):
-        return "yes"
-    try:
-        schema = onnx.defs.get_schema(name, opset, "" if domain == "ai.onnx" else domain)
-    except onnx.defs.SchemaError:
+def _support(domain: str, name: str, unsupported: set[tuple[str, str]]) -> str:
+    if (domain, name) in unsupported:
         return "no"
-    inlined = ("has_function", "has_context_dependent_function")
-    return "inlined" if any(getattr(schema, name) for name in inlined) else "no"
+    return "yes" if ops.supports(name, domain) else "rewritten"
+
+
+def _unsupported(source: Source) -> set[tuple[str, str]]:
+    """Operators that are left, without a definition, when the graph passes are through."""
+    try:
+        model = passes.run(source.model, source.config.get("max"))
+    except WebkilnError:  # a model that the passes refuse can still be looked at
+        model = source.model
+    nodes = {(node.domain, node.op_type) for node in model.graph}
+    return {(domain, name) for domain, name in nodes if not ops.supports(name, domain)}
 
 
 def _node(node: ir.Node) -> NodeReport:

@@ -254,7 +254,7 @@ function operatorTable() {
   heads(table, [["operator"], ["domain"], ["count", "number"], ["supported"]]);
   const body = make("tbody");
   for (const operator of data.operators) {
-    const answer = { yes: "yes", inlined: "yes, as a function of others", no: "no" }[operator.support];
+    const answer = { yes: "yes", rewritten: "yes, rewritten by graph passes", no: "no" }[operator.support];
     body.append(make("tr", {}, make("td", { class: "mono" }, operator.name), make("td", { class: "soft" }, operator.domain || "ai.onnx"),
       make("td", { class: "number" }, String(operator.count)), make("td", operator.support === "no" ? { class: "no" } : {}, answer)));
   }
