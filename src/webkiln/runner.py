@@ -38,9 +38,8 @@ def run(folder: str | os.PathLike[str], inputs: Sequence[str]) -> RunResult:
     from webkiln import tasks
     from webkiln.bundle import Bundle
 
-    names = {port["name"] for port in plan["programs"][0]["inputs"]}
     named = dict(pair for pair in map(_pair, inputs) if pair is not None)
-    if named and (len(named) == len(inputs)) and (set(named) & names or len(inputs) > 1):
+    if len(named) == len(inputs) and not Path(inputs[0]).exists():
         task = tasks.get("generic")
         feeds: Arrays = {name: _array(name, path) for name, path in named.items()}
     elif len(inputs) == 1:

@@ -32,8 +32,8 @@ class Kernel:
 
     @property
     def distance(self) -> float | None:
-        """How many times the floor the step takes."""
-        return self.ms / self.floor_ms if self.floor_ms else None
+        """How many times the floor the step takes; None where the clock is too coarse to say."""
+        return self.ms / self.floor_ms if self.floor_ms and self.ms else None
 
 
 @dataclass(frozen=True)

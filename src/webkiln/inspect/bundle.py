@@ -261,9 +261,12 @@ def _arena(plan: Plan) -> int:
 def _files(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
     """Sizes of what a browser fetches before the weights, as stored and gzipped.
 
-    Of the wasm variants it fetches one; the first is the best and the one that is counted.
+    Of the wasm variants it fetches one; the first is the best and the one that is counted. The
+    service worker comes after the first result and is left out.
     """
-    paths = ["index.html", "webkiln.js", str(PLAN)]
+    scripts = (path for place in ("*.js", "app/*.js", "tasks/*.js") for path in folder.glob(place))
+    paths = ["index.html", PLAN.as_posix()]
+    paths += sorted(path.relative_to(folder).as_posix() for path in scripts if path.name != "sw.js")
     if plan["wasm"] and plan["wasm"]["variants"]:
         paths.append(f"model/{plan['wasm']['variants'][0]['file']}")
     if plan["webgpu"]:
