@@ -132,12 +132,13 @@ def compile_variants(
 
 
 def _flags(variant: Variant, memory: int) -> list[str]:
-    cpu = "generic+simd128+bulk_memory"
+    cpu = "generic+simd128+bulk_memory+nontrapping_fptoint"
     link = [*_LINK, f"initial-memory={memory}", f"max-memory={memory}", "export=__data_end"]
     flags = list(_COMPILE)
     if variant.relaxed:
         cpu += "+relaxed_simd"
-        flags.append("-DWEBKILN_RELAXED_SIMD")
+        # a·b + c may be one instruction, and is on every engine that has it (relaxed_madd)
+        flags += ["-DWEBKILN_RELAXED_SIMD", "-ffp-contract=fast"]
     if variant.threads:
         cpu += "+atomics"
         flags.append("-DWEBKILN_THREADS")
