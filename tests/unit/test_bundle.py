@@ -317,6 +317,25 @@ def test_without_golden_samples(cache):
         bundle.profile()
 
 
+def test_dimensions_get_names_that_are_identifiers():
+    dims = tuple(Dim(n, 8) for n in ("batch size", "batch_size", "2n", "past + 1"))
+    x = Buffer("x", F32, dims, "input")
+    y = Buffer("y", F32, (dims[0] * 2, dims[3]), "output")
+    program = Program("main", dims, (x,), (y,))
+    memory = plan(program, [StepIO((x,), (y,))])
+    step = StepRecord("Copy", 0, (x, y), (dims[2],), dims[1] + 0, dims[1] + 0, dims[:3])
+    kernel = KernelRecord("copy", ("read", "write"), 1, "elementwise")
+    made = assemble(
+        program, [step], [kernel], memory,
+        name="m", task={"name": "generic"}, wasm=None, shader=Shader(""),
+    ).plan  # fmt: skip
+    names = ["batch_size_", "batch_size", "dim_2n", "past_1"]
+    assert [d["name"] for d in made["dims"]] == names
+    assert made["programs"][0]["inputs"][0]["shape"] == names
+    assert made["programs"][0]["outputs"][0]["shape"] == [["*", "batch_size_", 2], "past_1"]
+    assert made["programs"][0]["steps"][0]["params"] == ["dim_2n"]
+
+
 def test_edges_must_be_row_major(cache):
     x = Buffer("x", F32, (2, 3), "input", row_major((1, 0)))
     y = Buffer("y", F32, (2, 3), "output")

@@ -156,6 +156,12 @@ def test_concurrent_builds_share_a_cache(tmp_path):
     assert [p.suffix for p in (tmp_path / "wasm").iterdir()] == [".wasm"]
 
 
+def test_debug_level_4_prints_the_source(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WEBKILN_DEBUG", "4")
+    compile_variants(module("/* here */"), MEMORY, cache=tmp_path)
+    assert capsys.readouterr().err.count("/* here */") == 1
+
+
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("WEBKILN_CACHE", str(tmp_path / "c"))
     assert cache_folder() == tmp_path / "c"

@@ -34,26 +34,26 @@ _FROM_IR = {
 }
 
 
-def expr_to_json(e: Expr) -> Expression:
-    """`e`, an integer expression over dims, simplified.
+def expr_to_json(e: Expr, names: Mapping[str, str] | None = None) -> Expression:
+    """`e`, an integer expression over dims, simplified; `names` gives dims other names.
 
     Raises `ValueError` for anything that the plan can't express.
     """
-    return _convert(simplify(e))
+    return _convert(simplify(e), names or {})
 
 
-def _convert(e: Expr) -> Expression:
+def _convert(e: Expr, names: Mapping[str, str]) -> Expression:
     if isinstance(e, Const):
         return int(e.value)
     if isinstance(e, Dim):
-        return e.name
+        return names.get(e.name, e.name)
     if isinstance(e, Op):
         if e.name == "neg":
-            return ["-", 0, _convert(e.args[0])]
+            return ["-", 0, _convert(e.args[0], names)]
         if e.name == "floordiv" and (pair := _ceiling(*e.args)) is not None:
-            return ["ceildiv", _convert(pair[0]), _convert(pair[1])]
+            return ["ceildiv", *(_convert(x, names) for x in pair)]
         if e.name in _FROM_IR:
-            a, b = (_convert(x) for x in e.args)
+            a, b = (_convert(x, names) for x in e.args)
             if e.name == "add" and isinstance(b, int) and b < 0:
                 return ["-", a, -b]
             return [_FROM_IR[e.name], a, b]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,6 +98,7 @@ def assemble(
     together.
     """
     index = {buffer: k for k, buffer in enumerate(memory.buffers)}
+    names = _dim_names(program)
     weights, shards = write_shards(memory.weights)
     files: dict[str, Data] = dict(shards) | dict(assets or {})
     plan: Plan = {
@@ -104,8 +106,8 @@ def assemble(
         "version": 1,
         "generator": f"webkiln {webkiln.__version__}",
         "name": name,
-        "dims": [{"name": d.name, "min": 1, "max": d.max or 1} for d in program.dims],
-        "programs": [_program(program, steps, index, webgpu=shader is not None)],
+        "dims": [{"name": names[d.name], "min": 1, "max": d.max or 1} for d in program.dims],
+        "programs": [_program(program, steps, index, names, webgpu=shader is not None)],
         "kernels": [_kernel(k) for k in kernels],
         "buffers": [_buffer(b, memory, wasm=wasm is not None) for b in memory.buffers],
         "weights": weights,
@@ -121,37 +123,58 @@ def assemble(
     return Bundle({PLAN: to_json(plan)} | model | dict(app(plan) if app is not None else {}))
 
 
+def _dim_names(program: Program) -> dict[str, str]:
+    """Names that are identifiers; exporters also write `past_length + 1` or `batch size`."""
+    names: dict[str, str] = {}
+    for dim in program.dims:
+        name = dim.name
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            name = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
+            name = name if re.match(r"[A-Za-z]", name) else f"dim_{name}"
+        while name != dim.name and name in ({*names.values(), *(d.name for d in program.dims)}):
+            name += "_"
+        names[dim.name] = name
+    return names
+
+
 def _program(
-    program: Program, steps: Sequence[StepRecord], index: Mapping[Buffer, int], *, webgpu: bool
+    program: Program,
+    steps: Sequence[StepRecord],
+    index: Mapping[Buffer, int],
+    names: Mapping[str, str],
+    *,
+    webgpu: bool,
 ) -> ProgramPlan:
     return {
         "name": "main",
-        "inputs": [_port(b, index[b]) for b in program.inputs],
-        "outputs": [_port(b, index[b]) for b in program.outputs],
-        "steps": [_step(s, index, webgpu=webgpu) for s in steps],
+        "inputs": [_port(b, index[b], names) for b in program.inputs],
+        "outputs": [_port(b, index[b], names) for b in program.outputs],
+        "steps": [_step(s, index, names, webgpu=webgpu) for s in steps],
     }
 
 
-def _port(buffer: Buffer, index: int) -> PortPlan:
+def _port(buffer: Buffer, index: int, names: Mapping[str, str]) -> PortPlan:
     if buffer.layout.parts != row_major(len(buffer.shape)).parts:
         raise ValueError(f"{buffer.name} is at the model's edge, where layouts are row-major")
     return {
         "name": buffer.name,
         "dtype": buffer.model_dtype,
-        "shape": [expr_to_json(e) for e in buffer.shape],
+        "shape": [expr_to_json(e, names) for e in buffer.shape],
         "buffer": index,
     }
 
 
-def _step(step: StepRecord, index: Mapping[Buffer, int], *, webgpu: bool) -> StepPlan:
+def _step(
+    step: StepRecord, index: Mapping[Buffer, int], names: Mapping[str, str], *, webgpu: bool
+) -> StepPlan:
     return {
         "label": step.label,
         "kernel": step.kernel,
         "buffers": [index[b] for b in step.buffers],
-        "params": [expr_to_json(e) for e in step.params],
-        "workgroups": [expr_to_json(e) for e in step.workgroups] if webgpu else [],
-        "flops": expr_to_json(step.flops),
-        "bytes": expr_to_json(step.bytes),
+        "params": [expr_to_json(e, names) for e in step.params],
+        "workgroups": [expr_to_json(e, names) for e in step.workgroups] if webgpu else [],
+        "flops": expr_to_json(step.flops, names),
+        "bytes": expr_to_json(step.bytes, names),
     }
 
 
