@@ -23,7 +23,12 @@ from webkiln.schedule.kernel import statements
 __all__ = ["run_kernel"]
 
 Array = NDArray[Any]
-_FOLDS: dict[str, Callable[[Array], Any]] = {"fold_add": np.sum, "fold_mul": np.prod, "fold_max": np.max, "fold_min": np.min}
+_FOLDS: dict[str, Callable[[Array], Any]] = {
+    "fold_add": np.sum,
+    "fold_mul": np.prod,
+    "fold_max": np.max,
+    "fold_min": np.min,
+}
 
 
 def run_kernel(

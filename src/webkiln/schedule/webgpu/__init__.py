@@ -1,4 +1,4 @@
-"""Schedules for WebGPU: an ordered list of rules, the first that fits wins, the last always does."""
+"""Schedules for WebGPU: rules in order, the first that fits wins, the last always does."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from webkiln.ir.program import Compute, Kernel
 from webkiln.schedule.nest import Nest, collapse, nest_of, split_axes
+from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
 
 __all__ = ["RULES", "schedule"]
 
-RULES: tuple[Callable[[Nest], Kernel | None], ...] = (elements, fallback)
+RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, elements, fallback)
 
 
 def schedule(compute: Compute) -> Kernel:

@@ -36,7 +36,7 @@ __all__ = [
     "unflatten",
 ]
 
-#: Invocations of a workgroup where nothing else decides: one or two waves on every vendor's hardware.
+#: Invocations of a workgroup where nothing else decides: one or two waves on any hardware.
 GROUP = 64
 
 
@@ -47,7 +47,9 @@ def extent_of(v: Var) -> Expr:
 
 
 def product(extents: Sequence[Expr]) -> Expr:
-    return simplify(fold(lambda a, b: a * b, extents, const(1, I32)))
+    """All extents multiplied; 1 of none."""
+    one: Expr = const(1, I32)
+    return simplify(fold(lambda a, b: a * b, extents, one))
 
 
 def at_most(e: Expr) -> int:
@@ -60,7 +62,7 @@ def at_most(e: Expr) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Parallel loops, and what each invocation does first: its indices, then the check that they exist."""
+    """Parallel loops, what each invocation's indices are, and whether those exist."""
 
     loops: tuple[Loop, ...]
     indices: tuple[Stmt, ...]

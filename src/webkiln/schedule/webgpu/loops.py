@@ -19,7 +19,7 @@ LANES = 4
 
 
 def elements(nest: Nest) -> Kernel | None:
-    """Four neighbours of the output an invocation: element-wise work, and windows over channels-last data."""
+    """Four neighbours an invocation: element-wise work, and windows over channels-last data."""
     if not nest.loops or unit_stride(nest.offset, nest.loops[-1]) != 1:
         return None
     inner = nest.loops[-1]
