@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -73,6 +72,10 @@ def build(
     report = progress or silent
     if output is not None:
         ensure_replaceable(output)  # before minutes of work, not after
+
+    def fetched(what: str, fraction: float | None) -> None:
+        report("download", round(100 * (fraction or 0)), 100, what)
+
     report("load", 0, 1)
     with stage("load"):
         loaded = frontends.load(
@@ -153,16 +156,6 @@ def _check_options(quantize: str, targets: Sequence[str]) -> None:
 # --- code -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A step as the C driver calls it."""
-
-    kernel: Kernel
-    name: str
-    addresses: Sequence[int]
-    params: Sequence[Expr]
-
-
 def _io(step: Step) -> StepIO:
     """What a step reads and writes, whichever target runs it."""
     reads: dict[Any, None] = {}
@@ -182,7 +175,7 @@ def _wasm(
     for step, k in zip(steps, kernels.of_step, strict=True):
         kernel = step.kernel["wasm"]
         addresses = [memory.wasm[b] for b in kernel.buffers]
-        calls.append(_Call(kernel, kernels.names[k], addresses, kernel.params))
+        calls.append(c.StepCall(kernel, kernels.names[k], addresses, kernel.params))
     text = c.module_source(kernels.sources, kernels.kernels, [calls], program.dims)
     modules = compile_variants(text, memory.total_bytes)
     progress("compile WebAssembly", 1, 1)

@@ -7,8 +7,7 @@ and the two functions that wasm_runtime.h asks for. The same text compiles for e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from webkiln.ir.buffer import Buffer
 from webkiln.codegen.names import Names, temporaries
@@ -67,8 +66,9 @@ _BUILTIN = {
 }
 
 
-class StepCall(Protocol):
-    """One step of a program, as the driver calls it."""
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """One step of a program as the driver calls it: kernel `name` on `addresses` with `params`."""
 
     kernel: Kernel
     name: str
@@ -212,8 +212,9 @@ class _Printer:
     def _place(self, buffer: Buffer, offset: Expr) -> tuple[str, int]:
         """A pointer and a constant index: clang folds a constant one into the access, a sum it may not."""
         name, fixed = self.names.buffer(buffer), 0
-        if isinstance(offset, Op) and offset.name == "add" and isinstance(offset.args[1], Const):
-            offset, fixed = offset.args[0], int(offset.args[1].value)
+        last = offset.args[-1] if offset.args else offset
+        if isinstance(offset, Op) and offset.name == "add" and isinstance(last, Const):
+            offset, fixed = offset.args[0], int(last.value)
         if isinstance(offset, Const):
             return name, int(offset.value) + fixed
         return f"({name} + {self.expr(offset)})", fixed

@@ -33,7 +33,7 @@ def temporaries(roots: Iterable[Expr]) -> list[Expr]:
     roots = tuple(roots)
     uses: Counter[Expr] = Counter(a for node in walk(*roots) for a in node.args)
     safe = _unconditional(roots)
-    found = []
+    found: list[Expr] = []
     for node in walk(*roots):
         if uses[node] < 2 or not isinstance(node, Op | Read) or _trivial(node):
             continue

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce as fold
 from typing import Literal
 
 from webkiln.ir.dtypes import I32, DType
@@ -90,7 +89,10 @@ class Buffer:
     @property
     def size(self) -> Expr:
         """Elements, padding of a packed layout included."""
-        return fold(lambda a, b: a * b, self.layout.extents(self.shape), const(1, I32))
+        total: Expr = const(1, I32)
+        for extent in self.layout.extents(self.shape):
+            total = total * extent
+        return total
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(repr, self.shape))}]"

@@ -60,7 +60,34 @@ _INTERNED: WeakValueDictionary[tuple[Any, ...], Expr] = WeakValueDictionary()
 
 #: one-argument float functions; their meaning is NumPy's function of that name (erf: SciPy's).
 UNARY = frozenset(
-    ["neg", "abs", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "floor", "ceil", "round", "trunc", "sign", "isnan", "isinf"]
+    [
+        "neg",
+        "abs",
+        "exp",
+        "log",
+        "sqrt",
+        "rsqrt",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "erf",
+        "floor",
+        "ceil",
+        "round",
+        "trunc",
+        "sign",
+        "isnan",
+        "isinf",
+    ]
 )
 COMPARISONS = frozenset({"lt", "le", "eq", "ne"})
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {

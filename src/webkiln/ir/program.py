@@ -12,7 +12,7 @@ from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Dim, Expr, Var
 from webkiln.ir.stmt import Stmt
 
-__all__ = ["Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
+__all__ = ["Access", "Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,6 +28,7 @@ class Compute:
     label: str = ""
 
 
+Access = Literal["read", "write", "read_write"]
 Binding = Literal[
     "task",  # wasm: flattened into the range of tasks that threads share
     "workgroup.x",
@@ -59,7 +60,7 @@ class Kernel:
     name: str
     kind: str  # contraction, window, reduction, elementwise, gather, …: the rule that scheduled it
     buffers: tuple[Buffer, ...]
-    access: tuple[Literal["read", "write", "read_write"], ...]
+    access: tuple[Access, ...]
     params: tuple[Var, ...]
     loops: tuple[Loop, ...]
     body: tuple[Stmt, ...]

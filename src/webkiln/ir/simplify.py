@@ -74,6 +74,12 @@ def _expand(e: Expr) -> Poly:
                 return _mul(a, b)
         if e.name in ("floordiv", "mod"):
             return _divide(e.name, poly(e.args[0]), poly(e.args[1]))
+        if (
+            e.name == "truncdiv"
+            and always_nonneg(poly(e.args[0]))
+            and always_nonneg(poly(e.args[1]))
+        ):
+            return _divide("floordiv", poly(e.args[0]), poly(e.args[1]))
         if e.name in ("min", "max"):
             return _extremum(e.name, e.args[0], e.args[1])
     return {(_atom(e),): 1}
@@ -257,10 +263,11 @@ def _extremum_bounds(atom: Op) -> tuple[Poly, Poly | None] | None:
             return None
         constant = next((x for x in (a, b) if set(x) <= {()}), None)
         return {}, constant if constant is not None else upper_bound(a)
-    for x in (a, b):
-        if always_nonneg(x):
-            return {k: v for k, v in x.items() if k == ()}, None
-    return None
+    # at least its constant operand, at least 0 where an operand is
+    least = [v for x in (a, b) if set(x) <= {()} for v in [x.get((), 0)]]
+    if any(always_nonneg(x) for x in (a, b)):
+        least.append(0)
+    return ({(): max(least)} if max(least) else {}, None) if least else None
 
 
 def _replace_extreme(p: Poly, atom: Expr, low: Poly, high: Poly | None) -> Poly | None:
@@ -381,7 +388,7 @@ def simplify(e: Expr) -> Expr:
 
 def _decide(node: Op) -> Expr | None:
     gap = _add(poly(node.args[1]), poly(node.args[0]), -1)  # b - a
-    strict = {(): 1} if node.name == "lt" else {}
+    strict: Poly = {(): 1} if node.name == "lt" else {}
     if always_nonneg(_add(gap, strict, -1)):
         return const(True, BOOL)
     reverse = _add({}, gap, -1)

@@ -97,7 +97,7 @@ def _guard(reduce: Reduce) -> tuple[Op | None, Callable[[Expr], Expr]]:
             node, other = body.args[side], body.args[1 - side]
             if neutral(node, const(0, node.dtype)):
                 assert isinstance(node, Op)
-                return node, lambda x, o=other: call("mul", x, o)  # type: ignore[misc]
+                return node, lambda x, o=other: call("mul", x, o)
     return None, lambda x: x
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Dim, Expr, Read, Var, walk
-from webkiln.ir.program import Kernel, Loop
+from webkiln.ir.program import Access, Kernel, Loop
 from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
 from webkiln.schedule.nest import Nest
 
@@ -73,7 +73,7 @@ def make_kernel(kind: str, nest: Nest, loops: Sequence[Loop], body: Sequence[Stm
     )
     only_read = tuple(b for b in inputs if b not in outputs)
     buffers: tuple[Buffer, ...] = (*only_read, *outputs)
-    access = tuple(
+    access: tuple[Access, ...] = tuple(
         "read" if b not in outputs else "read_write" if b in inputs else "write" for b in buffers
     )
     params: list[Var] = sorted({n for n in nodes if isinstance(n, Dim)}, key=lambda v: v.name)
