@@ -84,7 +84,7 @@ def build(
             kwargs=kwargs,
             dynamic_shapes=dynamic_shapes,
             revision=revision,
-            progress=report,
+            progress=fetched,
         )
     bundle = compile_model(
         loaded,
