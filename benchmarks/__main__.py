@@ -21,6 +21,7 @@ from benchmarks import environment, report, site
 from benchmarks.build_time import build_time
 from benchmarks.cases import CASES, Case
 from benchmarks.coldstart import ROUNDS, cold_start
+from benchmarks.download import app_download
 from benchmarks.inference import QUICK, SOFTWARE_GPU, Effort, compare
 from benchmarks.server import CountingServer
 from webkiln.errors import WebkilnError
@@ -28,7 +29,7 @@ from webkiln.errors import WebkilnError
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
-PARTS = ("inference", "cold_start", "build")
+PARTS = ("inference", "cold_start", "download", "build")
 ENGINES = ("webkiln", "ort")
 THREADS = (1, 2)
 
@@ -43,13 +44,19 @@ def main(arguments: list[str] | None = None) -> None:
     results: dict[str, Any] = {part: [] for part in PARTS}
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         results["environment"] = environment.describe(playwright, version)
+        if results["environment"]["load_average"] > report.BUSY:
+            _say("warning: the machine is busy; above all, figures with 2 threads will mislead")
         _say("building the models")
-        site.lay_out(Path(folder), cases, bundles="webkiln" in options.engines)
+        targets = options.devices if "webkiln" in options.engines else ()
+        site.lay_out(Path(folder), cases, targets)
         with CountingServer(Path(folder)) as server:
             if "inference" in options.parts:
                 results["inference"] = _inference(playwright, server, cases, options)
             if "cold_start" in options.parts:
                 results["cold_start"] = _cold_starts(playwright, server, cases, options)
+            if "download" in options.parts and "webkiln" in options.engines:
+                apps = (case for case in cases if case.name in WHOLE_MODELS)
+                results["download"] = [app_download(playwright, server, case) for case in apps]
     if "build" in options.parts and "webkiln" in options.engines:
         results["build"] = _builds(cases)
     text = report.render(results)

@@ -50,6 +50,7 @@ def call(page: Page, function: str, argument: Any) -> Any:
     page.wait_for_function(f"() => window.{function} !== undefined")
     page.evaluate(
         """([name, argument]) => {
+            delete window.outcome;
             window[name](argument).then(
                 (value) => (window.outcome = { value }),
                 (error) => (window.outcome = { error: String(error?.stack ?? error) }),

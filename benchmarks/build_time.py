@@ -28,9 +28,6 @@ def build_time(case: Case) -> dict[str, Any]:
         }
         command = [sys.executable, "-m", "webkiln", "build", str(source)]
         command += ["-o", str(Path(folder, "bundle"))]
-        command += [
-            part for name, size in case.dims.items() for part in ("--max", f"{name}={size}")
-        ]
         first, second = (_seconds(command, environment) for _ in range(2))
     return {"case": case.name, "first_s": round(first, 2), "second_s": round(second, 2)}
 

@@ -26,9 +26,10 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 class Case:
     """A model and one input for it.
 
-    `source` is what `webkiln.build` and `webkiln.frontends.load` take; `dims` fixes the symbolic
-    dimensions; an output fits when its error is at most `tolerance` times the reference's largest
-    absolute value. `flops` is the work of one run, where it is plain to say.
+    `source` is what `webkiln.build` and `webkiln.frontends.load` take; `dims` are the
+    extents of its symbolic dimensions in that input; an output fits when its error is at most
+    `tolerance` times the reference's largest absolute value. `flops` is the work of one run, where
+    it is plain to say.
     """
 
     name: str

@@ -12,6 +12,7 @@ from playwright.sync_api import Playwright
 
 from benchmarks.browser import call, chromium, page_at
 from benchmarks.cases import Case
+from benchmarks.download import grouped
 from benchmarks.server import CountingServer
 from benchmarks.stats import ratio, summarize
 
@@ -45,27 +46,13 @@ def cold_start(
         "threads": threads if device == "wasm" else None,
         "engines": {
             engine: {"ms": times[engine], "summary": summarize(times[engine]).to_json()}
-            | download(sent[engine])
+            | grouped(sent[engine])
             for engine in engines
         },
     }
     if {"webkiln", "ort"} <= times.keys():
         result["ratio"] = ratio(times["ort"], times["webkiln"]).to_json()
     return result
-
-
-def download(sent: dict[str, int]) -> dict[str, Any]:
-    """Bytes sent as weights, as the benchmark's own data, and as everything else (the code)."""
-    groups = {"code": 0, "weights": 0, "data": 0}
-    for path, size in sent.items():
-        groups[_group(path)] += size
-    return {"sent": groups, "files": sent}
-
-
-def _group(path: str) -> str:
-    if path.endswith(("/data.bin", "/case.json", "/golden.bin")):
-        return "data"
-    return "weights" if path.endswith((".bin", ".onnx")) else "code"
 
 
 def _once(

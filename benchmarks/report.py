@@ -9,6 +9,9 @@ from benchmarks.cases import CASES
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
+# Load average at the start, above which other work takes a good part of a core.
+BUSY = 0.5
+
 _CASES = {case.name: case for case in CASES}
 
 
@@ -25,31 +28,37 @@ def render(results: dict[str, Any]) -> str:
     """All tables, as Markdown; a part that was not measured is left out."""
     parts = [_environment(results["environment"])]
     if results["inference"]:
-        parts += ["### Inference, milliseconds", _timings(results["inference"], "ms", 1)]
+        parts += ["### Inference, milliseconds", _timings(results["inference"], work=True)]
     if results["cold_start"]:
         parts += ["### Cold start, navigation to first result, milliseconds"]
-        parts += [_timings(results["cold_start"], "ms", 1)]
-        parts += ["### Downloaded before the weights, gzipped", _downloads(results["cold_start"])]
+        parts += [_timings(results["cold_start"], work=False)]
+    if results["download"] or results["cold_start"]:
+        parts += ["### Downloaded before the weights, gzipped"]
+        parts += [_downloads(results["download"], results["cold_start"])]
     if results["build"]:
         parts += ["### `webkiln build`, seconds", _builds(results["build"])]
     return "\n\n".join(parts)
 
 
 def _environment(environment: dict[str, Any]) -> str:
+    busy = environment["load_average"]
+    note = f" The machine was busy (load average {busy})." if busy > BUSY else ""
     return (
         f"{environment['date'][:10]}, webkiln {environment['webkiln']} ({environment['commit']}), "
         f"onnxruntime-web {environment['onnxruntime-web']}, Chromium {environment['chromium']}, "
-        f"{environment['cpu']}, {environment['cores']} cores. Median [quartiles]."
+        f"{environment['cpu']}, {environment['cores']} cores. Median [quartiles].{note}"
     )
 
 
-def _timings(rows: list[dict[str, Any]], unit: str, digits: int) -> str:
+def _timings(rows: list[dict[str, Any]], *, work: bool) -> str:
+    """Milliseconds of both engines; with `work`, GFLOP/s too where the case says its FLOPs."""
     lines = [
-        f"| model | where | webkiln, {unit} | onnxruntime-web, {unit} | webkiln is faster by |",
+        "| model | where | webkiln | onnxruntime-web | webkiln is faster by |",
         "|---|---|---:|---:|---:|",
     ]
     for row in rows:
-        cells = [_summary(row["engines"].get(name), digits) for name in ("webkiln", "ort")]
+        flops = _CASES[row["case"]].flops if work else None
+        cells = [_summary(row["engines"].get(name), flops) for name in ("webkiln", "ort")]
         faster = "not measured"
         if "ratio" in row:
             r = row["ratio"]
@@ -58,15 +67,18 @@ def _timings(rows: list[dict[str, Any]], unit: str, digits: int) -> str:
     return "\n".join(lines)
 
 
-def _downloads(rows: list[dict[str, Any]]) -> str:
-    lines = ["| model | where | webkiln | onnxruntime-web |", "|---|---|---:|---:|"]
-    for row in rows:
-        sizes = []
-        for name in ("webkiln", "ort"):
-            engine = row["engines"].get(name)
-            sizes.append(f"{engine['sent']['code'] / 1000:,.0f} KB" if engine else "not measured")
-        lines.append(f"| {_title(row)} | {_where(row)} | {sizes[0]} | {sizes[1]} |")
+def _downloads(apps: list[dict[str, Any]], cold: list[dict[str, Any]]) -> str:
+    """The whole app where it was measured; for both engines, what a bare page needs."""
+    lines = ["| model | what | webkiln | onnxruntime-web |", "|---|---|---:|---:|"]
+    lines += [f"| {_title(row)} | the finished app | {_kb(row)} | |" for row in apps]
+    for row in cold:
+        sizes = [_kb(row["engines"].get(name)) for name in ("webkiln", "ort")]
+        lines.append(f"| {_title(row)} | bare page, {_where(row)} | {sizes[0]} | {sizes[1]} |")
     return "\n".join(lines)
+
+
+def _kb(row: dict[str, Any] | None) -> str:
+    return f"{row['sent']['code'] / 1000:,.0f} KB" if row else "not measured"
 
 
 def _builds(rows: list[dict[str, Any]]) -> str:
@@ -85,8 +97,9 @@ def _where(row: dict[str, Any]) -> str:
     return f"wasm, {row['threads']} thread" + ("s" if row["threads"] > 1 else "")
 
 
-def _summary(engine: dict[str, Any] | None, digits: int) -> str:
+def _summary(engine: dict[str, Any] | None, flops: int | None) -> str:
     if engine is None:
         return "not measured"
     s = engine["summary"]
-    return f"{s['median']:,.{digits}f} [{s['low']:,.{digits}f}–{s['high']:,.{digits}f}]"
+    text = f"{s['median']:,.1f} [{s['low']:,.1f}–{s['high']:,.1f}]"
+    return f"{text}, {flops / s['median'] / 1e6:.0f} GFLOP/s" if flops else text

@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import webkiln
 from benchmarks.cases import SEED, Arrays, Case, onnx_bytes, reference
 from scripts.build_runtime import node_command, npm_command
 
@@ -48,8 +49,8 @@ def install_peer() -> str:
     return _version()
 
 
-def lay_out(site: Path, cases: Iterable[Case], *, bundles: bool) -> None:
-    """Fill the empty folder `site`; with `bundles`, compile each case with webkiln."""
+def lay_out(site: Path, cases: Iterable[Case], targets: Sequence[str]) -> None:
+    """Fill the empty folder `site`; compile each case with webkiln for `targets` (if any)."""
     shutil.copytree(HERE / "pages", site, dirs_exist_ok=True)
     (site / "ort").mkdir()
     for name in ORT_FILES:
@@ -58,8 +59,8 @@ def lay_out(site: Path, cases: Iterable[Case], *, bundles: bool) -> None:
         folder = site / "cases" / case.name
         folder.mkdir(parents=True)
         _write_case(folder, case)
-        if bundles:
-            _build(folder / "bundle", case)
+        if targets:
+            webkiln.build(case.source(), targets=targets, output=folder / "bundle")
 
 
 def _version() -> str:
@@ -91,9 +92,3 @@ def _tensors(arrays: Arrays, data: bytearray) -> list[dict[str, Any]]:
         entries.append({**entry, "offset": len(data), "bytes": array.nbytes})
         data.extend(np.ascontiguousarray(array).tobytes())
     return entries
-
-
-def _build(folder: Path, case: Case) -> None:
-    import webkiln
-
-    webkiln.build(case.source(), max=dict(case.dims) or None, output=folder)
