@@ -14,7 +14,17 @@ from typing import Any
 
 from webkiln.errors import MissingDependencyError
 
-__all__ = ["DESCRIPTIONS", "HEADERS", "fill", "inline_script", "policy", "render", "template"]
+__all__ = [
+    "DESCRIPTIONS",
+    "HEADERS",
+    "fill",
+    "headers_file",
+    "inline_script",
+    "minify_css",
+    "policy",
+    "render",
+    "template",
+]
 
 DESCRIPTIONS = {
     "image-classification": "Says what a photograph shows, be it yours, a sample or the camera's.",
@@ -59,7 +69,7 @@ def render(
         ),
         "icon.svg": template("icon.svg"),
         "manifest.webmanifest": _manifest(title, description or DESCRIPTIONS[page]),
-        "_headers": headers_file(plan),
+        "_headers": headers_file({"/": plan}),
         "vercel.json": _vercel(),
         "README.md": _readme(title, description or DESCRIPTIONS[page]),
     }
@@ -109,13 +119,17 @@ def minify_css(text: str) -> str:
     return re.sub(r"\s*([{};])\s*", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
-def headers_file(plan: Mapping[str, Any], folder: str = "/") -> str:
-    """``_headers``, as Netlify and Cloudflare Pages read it, for an app in `folder` of the site."""
-    lines = [f"{folder}*", *(f"  {name}: {value}" for name, value in HEADERS.items())]
-    for variant in (plan.get("wasm") or {}).get("variants", []):
-        lines += [f"{folder}model/{variant['file']}", "  Content-Type: application/wasm"]
-    for shard in plan["weights"]["shards"]:
-        lines += [f"{folder}model/{shard['file']}", f"  Cache-Control: {_FOREVER}"]
+def headers_file(apps: Mapping[str, Mapping[str, Any]]) -> str:
+    """``_headers``, as Netlify and Cloudflare Pages read it at the root of a site.
+
+    `apps` are plans by the folder that they are in, such as ``/`` or ``/photographs/``.
+    """
+    lines = ["/*", *(f"  {name}: {value}" for name, value in HEADERS.items())]
+    for folder, plan in apps.items():
+        for variant in (plan.get("wasm") or {}).get("variants", []):
+            lines += [f"{folder}model/{variant['file']}", "  Content-Type: application/wasm"]
+        for shard in plan["weights"]["shards"]:
+            lines += [f"{folder}model/{shard['file']}", f"  Cache-Control: {_FOREVER}"]
     return "\n".join(lines) + "\n"
 
 

@@ -7,15 +7,15 @@ try {
 }
 if (location.protocol === "file:") {
   addEventListener("DOMContentLoaded", function () {
-    var show = function (id, text) { document.getElementById(id).textContent = text; };
-    show("error-title", "This page needs a web server");
-    show("error-message", "It was opened as a file. Browsers don't let a file load the model.");
-    show("error-hint", "In a terminal, run “webkiln serve” with the name of this folder, and open the address that it prints.");
-    show("state-text", "Not started");
-    document.getElementById("state").dataset.state = "failed";
-    document.getElementById("error-retry").hidden = true;
-    document.getElementById("error-close").hidden = true;
-    document.getElementById("progress").hidden = true;
+    var say = function (id, text) {
+      var element = document.getElementById(id);
+      if (element) element.textContent = text;
+    };
+    say("error-title", "This page needs a web server");
+    say("error-message", "It was opened as a file. Browsers don't let a file load the model.");
+    say("error-hint", "In a terminal, run “webkiln serve” with the name of this folder, and open the address that it prints.");
+    say("state-text", "Not started");
     document.getElementById("error").hidden = false;
+    document.documentElement.dataset.file = "";
   });
 }

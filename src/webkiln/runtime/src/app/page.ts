@@ -39,7 +39,7 @@ export function formatTime(ms: number): string {
 
 export function percent(share: number): string {
   const value = share * 100;
-  return `${value < 10 ? value.toFixed(1) : Math.round(value)} %`;
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)}%`;
 }
 
 export function median(values: readonly number[]): number {

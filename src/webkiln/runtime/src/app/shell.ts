@@ -200,14 +200,17 @@ function showProgress({ phase, loaded, total }: Progress): void {
 }
 
 function showDevice({ model }: Pipeline<never, unknown>): void {
-  setState("ready", "Ready");
+  setState("ready", `Ready · ${model.name}`);
   byId<HTMLButtonElement>("selftest").disabled = false;
-  byId("fact-device").textContent = model.device.description;
+  const { type, description } = model.device;
+  // "WebAssembly × 2 threads, SIMD relaxed": what comes after the comma is for the curious.
+  const [name, ...details] = type === "wasm" ? description.split(", ") : [description];
+  byId("fact-device").textContent = name!;
   byId("fact-download").textContent = formatBytes(model.weightBytes);
   byId("fact-run").textContent = "–";
   const { webgpu, wasm } = model.timings;
+  const compared = webgpu !== undefined && wasm !== undefined
+    ? `WebGPU ${formatTime(webgpu)}, WebAssembly ${formatTime(wasm)}` : model.fallbacks[0];
   byId("fact-device-note").textContent =
-    webgpu !== undefined && wasm !== undefined
-      ? `WebGPU ${formatTime(webgpu)}, WebAssembly ${formatTime(wasm)}`
-      : (model.fallbacks[0] ?? "");
+    [...details, compared].filter(Boolean).map((part) => `${part}`.replace(/\.$/, "")).join(". ");
 }
