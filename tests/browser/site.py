@@ -127,6 +127,16 @@ def corrupt(handler: Handler, data: bytes) -> None:
     handler.send_file(bytes([data[0] ^ 1]) + data[1:])
 
 
+def truncated(handler: Handler, data: bytes) -> None:
+    """A file that was uploaded in part."""
+    handler.send_file(data[: len(data) // 2])
+
+
+def busy(handler: Handler, data: bytes) -> None:
+    """503."""
+    handler.send(503, b"busy")
+
+
 def once(
     fault: Callable[[Handler, bytes], None],
 ) -> Callable[[Handler, bytes], None]:

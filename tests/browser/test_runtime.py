@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 import webkiln
-from tests.browser.site import Site, broken_off, corrupt, missing, once, slow
+from tests.browser.site import Site, broken_off, busy, corrupt, missing, once, slow, truncated
 from tests.browser.tiny_bundle import MAX_N, write_tiny_bundle
 from webkiln.browser import chromium_flags, find_chromium
 
@@ -58,7 +58,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=chromium_flags(webgpu=True)
+            executable_path=find_chromium(),
+            args=[
+                *chromium_flags(webgpu=True),
+                # Plain http on a name that is not localhost: no WebCrypto, Cache API or WebGPU.
+                "--host-resolver-rules=MAP insecure.test 127.0.0.1",
+            ],
         )
         yield browser
         browser.close()
@@ -246,7 +251,8 @@ def test_corrupt_shard_is_fetched_again(
 
 @pytest.mark.parametrize("device", ["wasm", "webgpu", "auto"])
 @pytest.mark.parametrize(
-    ("fault", "code"), [(corrupt, "shard-corrupt"), (missing, "shard-missing")]
+    ("fault", "code"),
+    [(corrupt, "shard-corrupt"), (truncated, "shard-corrupt"), (missing, "shard-missing")],
 )
 def test_bad_shard(
     page: Page,
@@ -261,7 +267,7 @@ def test_bad_shard(
     error = run(page, "return failure(load('./model/', args))", device=device)
     assert (error["named"], error["code"]) == (True, code)
     assert name in error["message"]
-    assert len(site.requests(name)) == (2 if fault is corrupt else 1)
+    assert len(site.requests(name)) == (1 if fault is missing else 2)
 
 
 def test_broken_download_resumes(
@@ -272,6 +278,23 @@ def test_broken_download_resumes(
     check_run(result)
     assert site.requests(shard(bundle, 0)) == [None, "bytes=32768-"]
     assert all(p["loaded"] <= p["total"] for p in result["phases"])
+
+
+def test_a_busy_server_is_asked_again(
+    page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    site.faults[shard(bundle, 0)] = once(busy)
+    check_run(run(page, LOAD_AND_RUN, device="wasm"))
+    assert len(site.requests(shard(bundle, 0))) == 2
+
+
+def test_insecure_page_runs_on_wasm(page: Page, site: Site) -> None:
+    page.goto(site.url.replace("localhost", "insecure.test"))
+    assert page.evaluate("[isSecureContext, !!crypto.subtle]") == [False, False]
+    result = run(page, LOAD_AND_RUN, device="auto")
+    check_run(result)
+    assert result["device"]["description"] == "WebAssembly × 1 thread, SIMD relaxed"
+    assert "WebGPU can't be used" in result["fallbacks"][0]
 
 
 def test_second_visit_takes_weights_from_the_cache(page: Page, site: Site) -> None:
@@ -431,6 +454,13 @@ def test_int64_takes_what_people_have(page: Page) -> None:
 def test_bad_calls(page: Page, call: str, code: str) -> None:
     error = run(page, f"return failure({call})")
     assert (error["named"], error["code"]) == (True, code), error
+
+
+def test_worker_refused_by_the_browser(page: Page) -> None:
+    page.evaluate("window.Worker = class { constructor() { throw new Error('not here'); } }")
+    error = run(page, "return failure(load('./model/', { device: 'wasm' }))")
+    assert (error["named"], error["code"]) == (True, "worker-failed")
+    assert "not here" in error["message"]
 
 
 def test_worker_missing(page: Page, site: Site) -> None:

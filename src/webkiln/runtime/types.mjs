@@ -1,6 +1,7 @@
 /**
- * Puts declarations into one file. They have been written by tsc, a file a module; names are unique over the runtime, so
- * modules are joined as they are, and only what the entry exports keeps its `export`.
+ * Puts declarations into one file. They have been written by tsc, a file a module; names are unique
+ * over the runtime, so modules are joined as they are, and only what the entry exports keeps its
+ * `export`.
  */
 import { readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -14,11 +15,15 @@ export function bundleTypes(folder, entry) {
   const visit = (name) => {
     if (order.includes(name) || name === entry) return;
     order.push(name);
-    for (const [, path] of read(name).matchAll(FROM)) visit(relative("/", join("/", dirname(name), path)));
+    for (const [, path] of read(name).matchAll(FROM))
+      visit(relative("/", join("/", dirname(name), path)));
   };
   const index = read(entry);
   const exported = new Set(
-    [...index.matchAll(/\{([^}]*)\}/g)].flatMap(([, names]) => names.split(",").map((name) => name.trim())));
+    [...index.matchAll(/\{([^}]*)\}/g)].flatMap(([, names]) =>
+      names.split(",").map((name) => name.trim()),
+    ),
+  );
   for (const [, path] of index.matchAll(FROM)) visit(relative("/", join("/", path)));
   const parts = order.map((name) =>
     read(name)
@@ -26,20 +31,26 @@ export function bundleTypes(folder, entry) {
       .replace(/^export \{\};\n?/gm, "")
       .replace(DECLARATION, (text, ambient = "", abstract = "", kind, declared) => {
         const declares = kind === "interface" || kind === "type" ? "" : "declare ";
-        return `${exported.has(declared) ? "export " : ""}${declares}${abstract}${kind} ${declared}`;
-      }));
+        const exports = exported.has(declared) ? "export " : "";
+        return `${exports}${declares}${abstract}${kind} ${declared}`;
+      }),
+  );
   return prune(parts.join("\n"), exported);
 }
 
 /** Drops declarations that nothing exported leads to. */
 function prune(text, exported) {
-  const blocks = text.split(/^(?=\/\*\*|(?:export )?(?:declare )?(?:class|interface|type|function|const) \w)/m);
+  const blocks = text.split(
+    /^(?=\/\*\*|(?:export )?(?:declare )?(?:class|interface|type|function|const) \w)/m,
+  );
   const units = [];
   let comment = "";
   for (const block of blocks) {
-    const name = /^(?:export )?(?:declare )?(?:class|interface|type|function|const) (\w+)/.exec(block)?.[1];
+    const name = /^(?:export )?(?:declare )?(?:class|interface|type|function|const) (\w+)/.exec(
+      block,
+    )?.[1];
     if (!name) {
-      // A comment belongs to the declaration after it; a module's own comment has blank lines after.
+      // A comment belongs to the declaration after it.
       comment = /^\/\*\*/.test(block) ? block : "";
       continue;
     }
@@ -50,7 +61,8 @@ function prune(text, exported) {
   for (let size = -1; size !== needed.size; ) {
     size = needed.size;
     for (const unit of units.filter(({ name }) => needed.has(name))) {
-      for (const { name } of units) if (new RegExp(`\\b${name}\\b`).test(strip(unit.text))) needed.add(name);
+      for (const { name } of units)
+        if (new RegExp(`\\b${name}\\b`).test(strip(unit.text))) needed.add(name);
     }
   }
   const kept = units.filter(({ name }) => needed.has(name)).map((unit) => unit.text.trim());

@@ -7,14 +7,27 @@ export interface Engine {
   readonly device: Device;
   /** What would be better but isn't to be had, and why. */
   readonly fallbacks: readonly string[];
-  /** Runs a program. Inputs are in storage types, in the program's order, and so are the outputs. */
-  run(program: number, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): Promise<ArrayBuffer[]>;
+  /**
+   * Runs a program. Inputs are in storage types, in the program's order, and so are the outputs.
+   */
+  run(
+    program: number,
+    dims: Dims,
+    inputs: readonly Uint8Array<ArrayBuffer>[],
+  ): Promise<ArrayBuffer[]>;
   /** Milliseconds of every step of one run. */
-  profile(program: number, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): Promise<number[]>;
+  profile(
+    program: number,
+    dims: Dims,
+    inputs: readonly Uint8Array<ArrayBuffer>[],
+  ): Promise<number[]>;
   dispose(): void;
 }
 
-/** Brings all weights to a sink: from the network, or from another engine's memory. The signal ends it. */
+/**
+ * Brings all weights to a sink: from the network, or from another engine's memory. The signal ends
+ * it.
+ */
 export type WeightSource = (sink: WeightSink, signal: AbortSignal) => Promise<void>;
 
 /** Why something is not in use, for `model.fallbacks`. */

@@ -1,6 +1,6 @@
 /** What can go wrong, by name. */
 export type WebkilnErrorCode =
-  | "file-protocol" // the page or the model is opened over file://, where browsers forbid fetch and workers
+  | "file-protocol" // the page or the model is opened over file://
   | "not-found" // plan.json, a wasm file, the shader or a task file is missing (404)
   | "network" // the server can't be reached, or the download broke and could not be resumed
   | "plan-invalid" // plan.json is not a plan, or not one that this runtime reads
@@ -10,7 +10,7 @@ export type WebkilnErrorCode =
   | "webgpu-limits" // the adapter lacks a feature or a limit that the model needs
   | "webgpu-validation" // the browser refused a shader, a pipeline or a dispatch
   | "device-lost" // the GPU device was lost and could not be brought back
-  | "no-wasm" // WebAssembly was asked for and no variant runs here, or the bundle has no such target
+  | "no-wasm" // no WebAssembly variant runs here, or the bundle has no such target
   | "out-of-memory" // the model's memory can't be had
   | "input-name" // an input is missing, or the model has no such input
   | "input-dtype" // an input has another type than the model's
@@ -23,7 +23,10 @@ export type WebkilnErrorCode =
   | "worker-failed" // the inference worker could not start, or died
   | "task-unknown"; // the bundle's task has no module beside the runtime
 
-/** Every error that webkiln raises: `code` is for programs, `message` says what happened, `hint` what to try. */
+/**
+ * Every error that webkiln raises: `code` is for programs, `message` says what happened, `hint`
+ * what to try.
+ */
 export class WebkilnError extends Error {
   override readonly name = "WebkilnError";
 
@@ -44,7 +47,10 @@ export interface PlainError {
   readonly hint: string | undefined;
 }
 
-/** Takes an error apart for postMessage. Anything that is not a WebkilnError becomes "worker-failed". */
+/**
+ * Takes an error apart for postMessage. Anything that is not a WebkilnError becomes "worker-
+ * failed".
+ */
 export function toPlain(error: unknown): PlainError {
   if (error instanceof WebkilnError) {
     const { code, hint } = error;

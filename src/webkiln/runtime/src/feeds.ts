@@ -1,8 +1,20 @@
-/** From the caller's tensors to the bytes in the model's buffers, and back. Everything is checked here. */
+/**
+ * From the caller's tensors to the bytes in the model's buffers, and back. Everything is checked
+ * here.
+ */
 import { WebkilnError } from "./errors.js";
 import { print, type Dims, type Expression } from "./expression.js";
 import { resolve, type Plan, type PlanPort, type PlanProgram, type Storage } from "./plan.js";
-import { bytesOf, elements, fromHalf, Tensor, toHalf, viewAs, type DType, type TensorData } from "./tensor.js";
+import {
+  bytesOf,
+  elements,
+  fromHalf,
+  Tensor,
+  toHalf,
+  viewAs,
+  type DType,
+  type TensorData,
+} from "./tensor.js";
 
 /** Prints a shape: [1, sequence]. */
 export function printShape(shape: readonly Expression[]): string {
@@ -15,34 +27,70 @@ function quoted(names: readonly string[]): string {
 
 /** Checks names and dtypes, and works out every dimension from the shapes and from `given`. */
 export function bind(
-  plan: Plan, program: PlanProgram, feeds: Readonly<Record<string, Tensor>>, given: Dims = {},
+  plan: Plan,
+  program: PlanProgram,
+  feeds: Readonly<Record<string, Tensor>>,
+  given: Dims = {},
 ): Dims {
   const names = program.inputs.map(({ name }) => name);
   for (const name of Object.keys(feeds)) {
     if (!names.includes(name)) {
-      throw new WebkilnError("input-name", `The model has no input "${name}".`, `It takes ${quoted(names)}.`);
+      throw new WebkilnError(
+        "input-name",
+        `The model has no input "${name}".`,
+        `It takes ${quoted(names)}.`,
+      );
     }
   }
-  const dims: Record<string, number> = {};
-  for (const [name, value] of Object.entries(given)) {
-    if (!plan.dims.some((dim) => dim.name === name)) {
-      const known = quoted(plan.dims.map((dim) => dim.name)) || "no symbolic dimensions";
-      throw new WebkilnError("input-name", `The model has no dimension "${name}".`, `It has ${known}.`);
-    }
-    dims[name] = value;
+  const dims: Record<string, number> = { ...given };
+  for (const name of Object.keys(given)) {
+    if (plan.dims.some((dim) => dim.name === name)) continue;
+    const known = quoted(plan.dims.map((dim) => dim.name)) || "no symbolic dimensions";
+    throw new WebkilnError(
+      "input-name",
+      `The model has no dimension "${name}".`,
+      `It has ${known}.`,
+    );
   }
   for (const port of program.inputs) bindPort(plan, port, feeds[port.name], names, dims);
-  for (const { name, min, max } of plan.dims) checkBounds(name, (dims[name] ??= min), min, max);
+  for (const { name, min, max } of plan.dims) {
+    if (dims[name] === undefined && needs(program, name)) {
+      throw new WebkilnError(
+        "input-shape",
+        `No input's shape gives the dimension "${name}".`,
+        `Pass it: run(feeds, { dims: { ${name}: ${max} } }).`,
+      );
+    }
+    checkBounds(name, (dims[name] ??= min), min, max);
+  }
   for (const port of program.inputs) checkShape(port, feeds[port.name]!, dims);
   return dims;
 }
 
+/** Whether anything that the program does depends on the dimension. */
+function needs({ inputs, outputs, steps }: PlanProgram, name: string): boolean {
+  const mentions = (e: Expression): boolean =>
+    typeof e === "object" ? mentions(e[1]) || mentions(e[2]) : e === name;
+  return (
+    [...inputs, ...outputs].some(({ shape }) => shape.some(mentions)) ||
+    steps.some(({ params, workgroups }) => params.some(mentions) || workgroups.some(mentions))
+  );
+}
+
 function bindPort(
-  plan: Plan, port: PlanPort, tensor: Tensor | undefined, names: readonly string[], dims: Record<string, number>,
+  plan: Plan,
+  port: PlanPort,
+  tensor: Tensor | undefined,
+  names: readonly string[],
+  dims: Record<string, number>,
 ): void {
   const expected = `It takes ${port.dtype} ${printShape(port.shape)}.`;
   if (!tensor) {
-    throw new WebkilnError("input-name", `The input "${port.name}" is missing.`, `The model takes ${quoted(names)}.`);
+    throw new WebkilnError(
+      "input-name",
+      `The input "${port.name}" is missing.`,
+      `The model takes ${quoted(names)}.`,
+    );
   }
   if (!(tensor instanceof Tensor)) {
     throw new WebkilnError("input-dtype", `The input "${port.name}" is not a Tensor.`, expected);
@@ -66,12 +114,20 @@ function bindPort(
 function wrongShape(port: PlanPort, tensor: Tensor, why = ""): never {
   throw new WebkilnError(
     "input-shape",
-    `The input "${port.name}" has shape [${tensor.shape.join(", ")}]; the model takes ${printShape(port.shape)}.`,
+    `The input "${port.name}" has shape [${tensor.shape.join(", ")}]; ` +
+      `the model takes ${printShape(port.shape)}.`,
     why || undefined,
   );
 }
 
-function checkBounds(name: string, value: number, min: number, max: number, port?: PlanPort, tensor?: Tensor): void {
+function checkBounds(
+  name: string,
+  value: number,
+  min: number,
+  max: number,
+  port?: PlanPort,
+  tensor?: Tensor,
+): void {
   if (Number.isInteger(value) && value >= min && value <= max) return;
   const why = `The dimension "${name}" is ${value}; this bundle was built for ${min} to ${max}.`;
   if (port && tensor) wrongShape(port, tensor, why);
@@ -81,7 +137,11 @@ function checkBounds(name: string, value: number, min: number, max: number, port
 function checkShape(port: PlanPort, tensor: Tensor, dims: Dims): void {
   const wanted = resolve(port.shape, dims);
   if (wanted.some((size, i) => size !== tensor.shape[i])) {
-    wrongShape(port, tensor, wanted.join() === port.shape.join() ? "" : `That is [${wanted.join(", ")}] here.`);
+    wrongShape(
+      port,
+      tensor,
+      wanted.join() === port.shape.join() ? "" : `That is [${wanted.join(", ")}] here.`,
+    );
   }
 }
 
@@ -100,7 +160,9 @@ function sameBits(dtype: DType, storage: Storage): boolean {
   return dtype === storage || (dtype === "bool" && storage === "uint8");
 }
 
-/** The tensor's bytes as the buffer stores them: a view where they are the same, else a new array. */
+/**
+ * The tensor's bytes as the buffer stores them: a view where they are the same, else a new array.
+ */
 export function toStorage(tensor: Tensor, storage: Storage, name: string): Uint8Array<ArrayBuffer> {
   const { dtype, data } = tensor;
   if (sameBits(dtype, storage)) return bytesOf(data) as Uint8Array<ArrayBuffer>;
@@ -114,7 +176,8 @@ export function toStorage(tensor: Tensor, storage: Storage, name: string): Uint8
     if (target[i] !== value && !storage.startsWith("float")) {
       throw new WebkilnError(
         "input-dtype",
-        `The input "${name}" holds ${from[i]} at ${i}, which does not fit: the model computes in ${storage}.`,
+        `The input "${name}" holds ${from[i]} at ${i}, which does not fit: ` +
+          `the model computes in ${storage}.`,
       );
     }
   }
@@ -122,10 +185,21 @@ export function toStorage(tensor: Tensor, storage: Storage, name: string): Uint8
 }
 
 /** A tensor of `dtype` from a buffer's bytes, which it takes over. */
-export function fromStorage(bytes: ArrayBuffer, dtype: DType, storage: Storage, shape: readonly number[]): Tensor {
+export function fromStorage(
+  bytes: ArrayBuffer,
+  dtype: DType,
+  storage: Storage,
+  shape: readonly number[],
+): Tensor {
   const stored = viewAs(storage, bytes, 0, elements(shape));
   if (sameBits(dtype, storage)) return new Tensor(dtype, stored, shape);
-  if (dtype === "bool") return new Tensor(dtype, Uint8Array.from(stored as Int32Array, (v) => Number(v !== 0)), shape);
-  const values = storage === "float16" ? Float32Array.from(stored as Uint16Array, fromHalf) : stored;
+  if (dtype === "bool")
+    return new Tensor(
+      dtype,
+      Uint8Array.from(stored as Int32Array, (v) => Number(v !== 0)),
+      shape,
+    );
+  const values =
+    storage === "float16" ? Float32Array.from(stored as Uint16Array, fromHalf) : stored;
   return new Tensor(dtype, values as TensorData, shape);
 }

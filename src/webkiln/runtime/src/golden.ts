@@ -10,7 +10,9 @@ export type GoldenFile = (name: string) => Promise<ArrayBuffer>;
 export function goldenReader(base: URL, planHash: string): GoldenFile {
   const files = new Map<string, Promise<ArrayBuffer>>();
   return (name) => {
-    const file = files.get(name) ?? get(new URL(`${name}?${planHash}`, base)).then((response) => response.arrayBuffer());
+    const file =
+      files.get(name) ??
+      get(new URL(`${name}?${planHash}`, base)).then((response) => response.arrayBuffer());
     files.set(name, file);
     file.catch(() => files.delete(name));
     return file;
@@ -18,17 +20,24 @@ export function goldenReader(base: URL, planHash: string): GoldenFile {
 }
 
 export function goldenTensors(
-  file: ArrayBuffer, entries: Readonly<Record<string, GoldenTensor>>,
+  file: ArrayBuffer,
+  entries: Readonly<Record<string, GoldenTensor>>,
 ): Record<string, Tensor> {
-  return Object.fromEntries(Object.entries(entries).map(([name, { offset, shape, dtype }]) =>
-    [name, new Tensor(dtype, viewAs(dtype, file, offset, elements(shape)), shape)]));
+  return Object.fromEntries(
+    Object.entries(entries).map(([name, { offset, shape, dtype }]) => [
+      name,
+      new Tensor(dtype, viewAs(dtype, file, offset, elements(shape)), shape),
+    ]),
+  );
 }
 
 type Comparison = Pick<OutputCheck, "maxAbsError" | "maxRelError" | "ok">;
 
 /** Compares an output with its reference. Two NaNs, or two equal infinities, agree. */
 export function compare(
-  actual: Tensor | undefined, wanted: Tensor, { rtol, atol }: Pick<Golden, "rtol" | "atol">,
+  actual: Tensor | undefined,
+  wanted: Tensor,
+  { rtol, atol }: Pick<Golden, "rtol" | "atol">,
 ): Comparison {
   if (!actual || actual.shape.join() !== wanted.shape.join()) {
     return { maxAbsError: Infinity, maxRelError: Infinity, ok: false };

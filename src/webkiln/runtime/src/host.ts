@@ -1,4 +1,7 @@
-/** Chooses the device, holds the engine, and brings it back when a GPU is lost. Lives in the inference worker. */
+/**
+ * Chooses the device, holds the engine, and brings it back when a GPU is lost. Lives in the
+ * inference worker.
+ */
 import { reason, type Engine, type WeightSource } from "./engine.js";
 import { WebkilnError, type WebkilnErrorCode } from "./errors.js";
 import type { Progress, Timings } from "./model.js";
@@ -13,7 +16,11 @@ const PROFILE_RUNS = 5;
 
 /** What another device may do better at. A missing shard, say, is missing for all of them. */
 const DEVICE_PROBLEMS: ReadonlySet<WebkilnErrorCode> = new Set([
-  "no-webgpu", "webgpu-limits", "webgpu-validation", "device-lost", "out-of-memory",
+  "no-webgpu",
+  "webgpu-limits",
+  "webgpu-validation",
+  "device-lost",
+  "out-of-memory",
 ]);
 
 export class Host {
@@ -33,7 +40,8 @@ export class Host {
   /** Loads the model onto the device asked for. @throws WebkilnError whatever prevents it. */
   async load(): Promise<Loaded> {
     const { device } = this.request;
-    if (device === "webgpu") this.engine = await openWebGPU(this.request.plan, this.base, this.network());
+    if (device === "webgpu")
+      this.engine = await openWebGPU(this.request.plan, this.base, this.network());
     else if (device === "wasm") this.engine = await this.openWasm();
     else this.engine = await this.openBest();
     const total = this.request.plan.weights.bytes;
@@ -53,7 +61,8 @@ export class Host {
   /** Median milliseconds of every step over some runs. */
   async profile({ program, dims, inputs }: RunInputs): Promise<number[]> {
     const runs: number[][] = [];
-    for (let i = 0; i < PROFILE_RUNS; i++) runs.push(await this.engine!.profile(program, dims, inputs));
+    for (let i = 0; i < PROFILE_RUNS; i++)
+      runs.push(await this.engine!.profile(program, dims, inputs));
     return runs[0]!.map((_, step) => median(runs.map((run) => run[step]!)));
   }
 
@@ -87,7 +96,8 @@ export class Host {
     const wasmTime = await time(wasm, sample, Infinity);
     const gpuTime = await this.attempt(() => time(gpu, sample, wasmTime));
     if (gpuTime !== undefined) this.timings = { wasm: wasmTime, webgpu: gpuTime };
-    const [faster, slower] = gpuTime !== undefined && gpuTime < wasmTime ? [gpu, wasm] : [wasm, gpu];
+    const [faster, slower] =
+      gpuTime !== undefined && gpuTime < wasmTime ? [gpu, wasm] : [wasm, gpu];
     slower.dispose();
     return faster;
   }
@@ -103,8 +113,8 @@ export class Host {
   }
 
   /**
-   * After a lost GPU device: opens it again, or goes on in wasm. Programs that keep state lost it, so their caller hears
-   * of the loss all the same.
+   * After a lost GPU device: opens it again, or goes on in wasm. Programs that keep state lost it,
+   * so their caller hears of the loss all the same.
    */
   private async recover(error: unknown): Promise<void> {
     if (!(error instanceof WebkilnError) || error.code !== "device-lost") throw error;
@@ -131,12 +141,18 @@ export class Host {
       let loaded = 0;
       let last = -Infinity;
       this.report({ phase: "weights", loaded, total });
-      await streamWeights(plan.weights, this.base, sink, (count) => {
-        loaded += count;
-        if (performance.now() - last < INTERVAL) return;
-        last = performance.now();
-        this.report({ phase: "weights", loaded, total });
-      }, signal);
+      await streamWeights(
+        plan.weights,
+        this.base,
+        sink,
+        (count) => {
+          loaded += count;
+          if (performance.now() - last < INTERVAL) return;
+          last = performance.now();
+          this.report({ phase: "weights", loaded, total });
+        },
+        signal,
+      );
       this.report({ phase: "compile", loaded: total, total });
     };
   }
@@ -148,9 +164,14 @@ export function median(values: readonly number[]): number {
 }
 
 /**
- * Median milliseconds of a run. One that takes over three times as long as `rival` has lost, and is not tried further.
+ * Median milliseconds of a run. One that takes over three times as long as `rival` has lost, and is
+ * not tried further.
  */
-async function time(engine: Engine, { program, dims, inputs }: RunInputs, rival: number): Promise<number> {
+async function time(
+  engine: Engine,
+  { program, dims, inputs }: RunInputs,
+  rival: number,
+): Promise<number> {
   const once = async (): Promise<number> => {
     const start = performance.now();
     await engine.run(program, dims, inputs);

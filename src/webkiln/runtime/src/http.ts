@@ -26,7 +26,11 @@ export function unreachable(url: URL, cause: unknown): WebkilnError {
 }
 
 /** GETs a file of the bundle. @throws WebkilnError "not-found", "network", "aborted". */
-export async function get(url: URL, signal?: AbortSignal, cache: RequestCache = "default"): Promise<Response> {
+export async function get(
+  url: URL,
+  signal?: AbortSignal,
+  cache: RequestCache = "default",
+): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(url, { signal: signal ?? null, cache });
@@ -45,7 +49,13 @@ export async function get(url: URL, signal?: AbortSignal, cache: RequestCache = 
   return response;
 }
 
-/** A file whose name stays the same over rebuilds: its hash in the query keeps caches from mixing builds. */
-export function versioned(file: { readonly file: string; readonly sha256: string }, base: URL): URL {
+/**
+ * A file whose name stays the same over rebuilds: its hash in the query keeps caches from mixing
+ * builds.
+ */
+export function versioned(
+  file: { readonly file: string; readonly sha256: string },
+  base: URL,
+): URL {
   return new URL(`${file.file}?${file.sha256.slice(0, 16)}`, base);
 }

@@ -4,7 +4,17 @@ export type { WebkilnErrorCode } from "./errors.js";
 export type { Expression, Operator } from "./expression.js";
 export { load } from "./load.js";
 export type {
-  Device, DeviceOption, LoadOptions, Model, OutputCheck, Port, Program, Progress, RunOptions, StepProfile, Timings,
+  Device,
+  DeviceOption,
+  LoadOptions,
+  Model,
+  OutputCheck,
+  Port,
+  Program,
+  Progress,
+  RunOptions,
+  StepProfile,
+  Timings,
 } from "./model.js";
 export { pipeline } from "./pipeline.js";
 export type { Dim } from "./plan.js";

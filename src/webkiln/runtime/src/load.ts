@@ -38,17 +38,32 @@ export async function load(url: string | URL, options: LoadOptions = {}): Promis
   }
 }
 
-async function open(address: URL, { device = "auto", threads, signal }: LoadOptions, link: Link): Promise<Model> {
+async function open(
+  address: URL,
+  { device = "auto", threads, signal }: LoadOptions,
+  link: Link,
+): Promise<Model> {
   const text = await (await get(address, signal, "no-cache")).text();
   const plan = readPlan(parse(text, address));
   const hash = fingerprint(text);
   const base = new URL(".", address);
   const golden = goldenReader(base, hash);
-  const key = `webkiln ${hash} ${threads ?? navigator.hardwareConcurrency} ${globalThis.crossOriginIsolated}`;
+  // A choice holds for as many threads as it was made with.
+  const cores = globalThis.crossOriginIsolated ? (threads ?? navigator.hardwareConcurrency) : 1;
+  const key = `webkiln ${hash} ${cores}`;
   const remembered = device === "auto" ? recall(key) : undefined;
-  const comparing = device === "auto" && !remembered && plan.wasm && plan.webgpu && "gpu" in navigator;
+  const comparing =
+    device === "auto" && !remembered && plan.wasm && plan.webgpu && "gpu" in navigator;
   const sample = comparing ? await firstSample(plan, golden) : undefined;
-  const request = { type: "load", plan, base: base.href, device, prefer: remembered, threads, sample } as const;
+  const request = {
+    type: "load",
+    plan,
+    base: base.href,
+    device,
+    prefer: remembered,
+    threads,
+    sample,
+  } as const;
   const loaded = await link.ask(request, signal);
   if (Object.keys(loaded.timings).length) remember(key, loaded);
   else if (remembered && remembered !== loaded.device.type) forget(key);
@@ -79,10 +94,17 @@ export function planAddress(url: string | URL): URL {
 
 function checkOptions({ device, threads }: LoadOptions): void {
   if (device !== undefined && !DEVICES.includes(device)) {
-    throw new WebkilnError("option-invalid", `No such device: ${String(device)}.`, `Use one of ${DEVICES.join(", ")}.`);
+    throw new WebkilnError(
+      "option-invalid",
+      `No such device: ${String(device)}.`,
+      `Use one of ${DEVICES.join(", ")}.`,
+    );
   }
   if (threads !== undefined && !(Number.isInteger(threads) && threads > 0)) {
-    throw new WebkilnError("option-invalid", `threads should be a whole number from 1, but is ${String(threads)}.`);
+    throw new WebkilnError(
+      "option-invalid",
+      `threads should be a whole number from 1, but is ${String(threads)}.`,
+    );
   }
 }
 
@@ -90,7 +112,12 @@ function parse(text: string, address: URL): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new WebkilnError("plan-invalid", `${address.href} is not JSON.`, "Check the address of the model's folder.", { cause });
+    throw new WebkilnError(
+      "plan-invalid",
+      `${address.href} is not JSON.`,
+      "Check the address of the model's folder.",
+      { cause },
+    );
   }
 }
 
@@ -101,7 +128,9 @@ async function firstSample(plan: Plan, golden: GoldenFile): Promise<RunInputs | 
   return file && prepareRun(plan, goldenTensors(file, sample.inputs), { dims: sample.dims });
 }
 
-/** 32-bit FNV-1a, which tells builds apart in names of caches and settings. Not for verification. */
+/**
+ * 32-bit FNV-1a, which tells builds apart in names of caches and settings. Not for verification.
+ */
 function fingerprint(text: string): string {
   let hash = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);

@@ -2,7 +2,10 @@ import type { DType, Tensor } from "./tensor.js";
 import type { Expression } from "./expression.js";
 import type { Dim } from "./plan.js";
 
-/** An input or output of the model. A shape's entry is a number, a dimension's name or an expression over dimensions. */
+/**
+ * An input or output of the model. A shape's entry is a number, a dimension's name or an expression
+ * over dimensions.
+ */
 export interface Port {
   readonly name: string;
   readonly dtype: DType;
@@ -23,7 +26,10 @@ export interface Progress {
 export interface LoadOptions {
   /** Default "auto". */
   readonly device?: DeviceOption;
-  /** Threads on WebAssembly, at most; the default is as many as the machine has and the bundle allows. */
+  /**
+   * Threads on WebAssembly, at most; the default is as many as the machine has and the bundle
+   * allows.
+   */
   readonly threads?: number;
   readonly onProgress?: (progress: Progress) => void;
   /** Aborting rejects with code "aborted" and frees everything. */
@@ -32,7 +38,10 @@ export interface LoadOptions {
 
 /** Options of one run. */
 export interface RunOptions {
-  /** Aborting rejects at once with code "aborted"; a run that waits in the queue is then never started. */
+  /**
+   * Aborting rejects at once with code "aborted"; a run that waits in the queue is then never
+   * started.
+   */
   readonly signal?: AbortSignal;
   /** Which of `model.programs` to run; the default is the first. */
   readonly program?: string;
@@ -102,15 +111,24 @@ export interface Model {
 
   /**
    * Runs the model once.
-   * @throws WebkilnError "input-name", "input-dtype", "input-shape", "aborted", "device-lost", "disposed".
+   * @throws WebkilnError "input-name", "input-dtype", "input-shape", "aborted", "device-lost",
+   * "disposed".
    */
-  run(feeds: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<Record<string, Tensor>>;
+  run(
+    feeds: Readonly<Record<string, Tensor>>,
+    options?: RunOptions,
+  ): Promise<Record<string, Tensor>>;
   /** Times every step of the program, on `feeds` or on the first golden sample. */
   profile(feeds?: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<StepProfile[]>;
   /** Replays the bundle's golden samples on this device and compares. */
   selfTest(): Promise<OutputCheck[]>;
-  /** A golden sample's inputs (the first, unless told), for a first run without data of one's own. */
+  /**
+   * A golden sample's inputs (the first, unless told), for a first run without data of one's own.
+   */
   sample(index?: number): Promise<Record<string, Tensor>>;
-  /** Frees memory, threads and GPU buffers. Waiting runs reject with code "disposed". May be called twice. */
+  /**
+   * Frees memory, threads and GPU buffers. Waiting runs reject with code "disposed". May be called
+   * twice.
+   */
   dispose(): Promise<void>;
 }

@@ -6,7 +6,8 @@ import type { Pipeline, TaskModule } from "./tasks/task.js";
 /**
  * Loads a bundle with its task's pre- and post-processing.
  *
- * `url` is the bundle's folder, which holds `model/plan.json`; the task's code comes from `tasks/` beside this module.
+ * `url` is the bundle's folder, which holds `model/plan.json`; the task's code comes from `tasks/`
+ * beside this module.
  *
  *     const classify = await pipeline("./");
  *     const [best] = await classify(image);
@@ -14,7 +15,8 @@ import type { Pipeline, TaskModule } from "./tasks/task.js";
  * @throws WebkilnError as `load` does, and "task-unknown".
  */
 export async function pipeline<Input = unknown, Output = unknown>(
-  url: string | URL, options: LoadOptions = {},
+  url: string | URL,
+  options: LoadOptions = {},
 ): Promise<Pipeline<Input, Output>> {
   const folder = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";

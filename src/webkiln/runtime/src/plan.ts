@@ -1,7 +1,21 @@
-/** plan.json: its types, and the strict reader that stands between the file and the rest of the runtime. */
+/**
+ * plan.json: its types, and the strict reader that stands between the file and the rest of the
+ * runtime.
+ */
 import { evaluate, isOperator, type Expression } from "./expression.js";
 import {
-  array, index, integer, invalid, matching, nullable, number, object, oneOf, optional, record, string,
+  array,
+  index,
+  integer,
+  invalid,
+  matching,
+  nullable,
+  number,
+  object,
+  oneOf,
+  optional,
+  record,
+  string,
   type Reader,
 } from "./read.js";
 import { DTYPES, type DType } from "./tensor.js";
@@ -128,7 +142,11 @@ const sha256 = matching(/^[0-9a-f]{64}$/, "a SHA-256 in lower-case hexadecimal")
 const dtype = oneOf(...(DTYPES as readonly DType[]));
 const asset = { file, sha256, bytes: integer() };
 
-const dim = object<Dim>({ name: matching(/^[A-Za-z_]\w*$/, "a name"), min: integer(), max: integer() });
+const dim = object<Dim>({
+  name: matching(/^[A-Za-z_]\w*$/, "a name"),
+  min: integer(),
+  max: integer(),
+});
 
 const kernel = object<Kernel>({
   name: matching(/^[A-Za-z_]\w*$/, "a name"),
@@ -169,7 +187,10 @@ const webgpu = object<WebGPUTarget>({
 });
 
 const goldenTensor = object<GoldenTensor>({
-  offset: integer(0, 8), bytes: integer(), shape: array(integer()), dtype,
+  offset: integer(0, 8),
+  bytes: integer(),
+  shape: array(integer()),
+  dtype,
 });
 
 const golden = object<Golden>({
@@ -191,7 +212,9 @@ function expressionReader(names: ReadonlySet<string>): Reader<Expression> {
   const read: Reader<Expression> = (value, path) => {
     if (Number.isSafeInteger(value)) return value as number;
     if (typeof value === "string") {
-      return names.has(value) ? value : invalid(path, `names the dimension "${value}", which the plan lacks`);
+      return names.has(value)
+        ? value
+        : invalid(path, `names the dimension "${value}", which the plan lacks`);
     }
     if (!Array.isArray(value) || value.length !== 3 || !isOperator(value[0])) {
       return invalid(path, `is not an expression: ${JSON.stringify(value) ?? "missing"}`);
@@ -201,7 +224,11 @@ function expressionReader(names: ReadonlySet<string>): Reader<Expression> {
   return read;
 }
 
-function programReader(names: ReadonlySet<string>, kernels: number, buffers: number): Reader<PlanProgram> {
+function programReader(
+  names: ReadonlySet<string>,
+  kernels: number,
+  buffers: number,
+): Reader<PlanProgram> {
   const expression = expressionReader(names);
   const at = index(buffers, "buffers");
   const port = object<PlanPort>({ name: string, dtype, shape: array(expression), buffer: at });
@@ -260,7 +287,8 @@ function checkDims({ dims, wasm: target }: Plan): void {
     if (min > max) invalid(`dims[${i}]`, `has min ${min} above max ${max}`);
   });
   // The runtime owns addresses 0-1023; synchronisation words begin at 512.
-  if (target && target.memory.dims + 4 * dims.length > 512) invalid("wasm.memory.dims", "leaves too little room");
+  if (target && target.memory.dims + 4 * dims.length > 512)
+    invalid("wasm.memory.dims", "leaves too little room");
 }
 
 function checkSteps({ kernels, webgpu: target }: Plan, program: PlanProgram, path: string): void {
@@ -268,7 +296,10 @@ function checkSteps({ kernels, webgpu: target }: Plan, program: PlanProgram, pat
     const { name, access, params } = kernels[step.kernel]!;
     const count = (key: string, actual: number, wanted: number): void => {
       if (actual !== wanted) {
-        invalid(`${path}.steps[${i}].${key}`, `has ${actual} entries, where ${name} takes ${wanted}`);
+        invalid(
+          `${path}.steps[${i}].${key}`,
+          `has ${actual} entries, where ${name} takes ${wanted}`,
+        );
       }
     };
     count("buffers", step.buffers.length, access.length);
@@ -281,24 +312,34 @@ function checkSteps({ kernels, webgpu: target }: Plan, program: PlanProgram, pat
 function checkWeights({ weights: { bytes, shards } }: Plan): void {
   let end = 0;
   shards.forEach((shard, i) => {
-    if (shard.offset !== end) invalid(`weights.shards[${i}].offset`, `should be ${end}, but is ${shard.offset}`);
+    if (shard.offset !== end)
+      invalid(`weights.shards[${i}].offset`, `should be ${end}, but is ${shard.offset}`);
     end += shard.bytes;
   });
   if (end !== bytes) invalid("weights.bytes", `is ${bytes}, but the shards have ${end}`);
 }
 
 /** Every buffer lies within memory, and within its slot. */
-function checkPlaces({ wasm: target, webgpu: gpu, weights: { bytes: weightBytes } }: Plan, entry: PlanBuffer, path: string): void {
+function checkPlaces(
+  { wasm: target, webgpu: gpu, weights: { bytes: weightBytes } }: Plan,
+  entry: PlanBuffer,
+  path: string,
+): void {
   if (target) {
     const { memory } = target;
     if (entry.wasm === null) return invalid(`${path}.wasm`, "is missing");
-    if (entry.wasm + entry.bytes > memory.bytes) invalid(`${path}.wasm`, "ends beyond wasm.memory.bytes");
-    if (memory.weights + weightBytes > memory.bytes) invalid("wasm.memory.weights", "leaves too little room");
+    if (entry.wasm + entry.bytes > memory.bytes)
+      invalid(`${path}.wasm`, "ends beyond wasm.memory.bytes");
+    if (memory.weights + weightBytes > memory.bytes)
+      invalid("wasm.memory.weights", "leaves too little room");
   }
   if (gpu) {
     const place = entry.webgpu ?? invalid(`${path}.webgpu`, "is missing");
-    const slot = gpu.slots[place.slot] ?? invalid(`${path}.webgpu.slot`, `is ${place.slot}, which does not exist`);
-    if (place.offset + entry.bytes > slot.bytes) invalid(`${path}.webgpu`, `ends beyond slot ${place.slot}`);
+    const slot =
+      gpu.slots[place.slot] ??
+      invalid(`${path}.webgpu.slot`, `is ${place.slot}, which does not exist`);
+    if (place.offset + entry.bytes > slot.bytes)
+      invalid(`${path}.webgpu`, `ends beyond slot ${place.slot}`);
   }
 }
 
@@ -308,6 +349,9 @@ export function upperBounds(plan: Plan): Record<string, number> {
 }
 
 /** The sizes of a shape. */
-export function resolve(shape: readonly Expression[], dims: Readonly<Record<string, number>>): number[] {
+export function resolve(
+  shape: readonly Expression[],
+  dims: Readonly<Record<string, number>>,
+): number[] {
   return shape.map((size) => evaluate(size, dims));
 }

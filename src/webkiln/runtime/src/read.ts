@@ -1,6 +1,6 @@
 /**
- * Readers for untrusted JSON: each takes a value and its path, and returns the value typed, or throws "plan-invalid"
- * with the path, what was expected and what was there.
+ * Readers for untrusted JSON: each takes a value and its path, and returns the value typed, or
+ * throws "plan-invalid" with the path, what was expected and what was there.
  */
 import { WebkilnError } from "./errors.js";
 
@@ -45,24 +45,31 @@ export function index(count: number, of: string): Reader<number> {
 
 export function oneOf<T extends string | number>(...values: readonly T[]): Reader<T> {
   return (value, path) =>
-    values.includes(value as T) ? (value as T) : expected(path, `one of ${values.join(", ")}`, value);
+    values.includes(value as T)
+      ? (value as T)
+      : expected(path, `one of ${values.join(", ")}`, value);
 }
 
 export function matching(pattern: RegExp, what: string): Reader<string> {
-  return (value, path) => (pattern.test(string(value, path)) ? (value as string) : expected(path, what, value));
+  return (value, path) =>
+    pattern.test(string(value, path)) ? (value as string) : expected(path, what, value);
 }
 
 export function array<T>(item: Reader<T>, min = 0): Reader<readonly T[]> {
   return (value, path) => {
     if (!Array.isArray(value)) return expected(path, "an array", value);
-    if (value.length < min) invalid(path, `should have at least ${min} entries, but has ${value.length}`);
+    if (value.length < min)
+      invalid(path, `should have at least ${min} entries, but has ${value.length}`);
     return value.map((entry, i) => item(entry, `${path}[${i}]`));
   };
 }
 
-export function object<T extends object>(fields: { readonly [K in keyof T]-?: Reader<T[K]> }): Reader<T> {
+export function object<T extends object>(fields: {
+  readonly [K in keyof T]-?: Reader<T[K]>;
+}): Reader<T> {
   return (value, path) => {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return expected(path, "an object", value);
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      return expected(path, "an object", value);
     const result = {} as T;
     for (const key of Object.keys(fields) as (keyof T & string)[]) {
       result[key] = fields[key]((value as T)[key], path ? `${path}.${key}` : key);
@@ -73,8 +80,11 @@ export function object<T extends object>(fields: { readonly [K in keyof T]-?: Re
 
 export function record<T>(item: Reader<T>): Reader<Readonly<Record<string, T>>> {
   return (value, path) => {
-    if (typeof value !== "object" || value === null || Array.isArray(value)) return expected(path, "an object", value);
-    return Object.fromEntries(Object.entries(value).map(([key, entry]) => [key, item(entry, `${path}.${key}`)]));
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      return expected(path, "an object", value);
+    return Object.fromEntries(
+      Object.entries(value).map(([key, entry]) => [key, item(entry, `${path}.${key}`)]),
+    );
   };
 }
 

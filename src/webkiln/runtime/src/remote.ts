@@ -14,6 +14,15 @@ interface Waiting {
   readonly reject: (error: unknown) => void;
 }
 
+function workerFailed(why: string): WebkilnError {
+  return new WebkilnError(
+    "worker-failed",
+    `The inference worker failed: ${why}.`,
+    "webkiln.worker.js must lie beside webkiln.js, on the page's own origin, " +
+      "and be allowed by its Content-Security-Policy.",
+  );
+}
+
 /** A worker as a function of requests. */
 export class Link {
   onProgress: ((progress: Progress) => void) | undefined;
@@ -24,17 +33,25 @@ export class Link {
   private closed: WebkilnError | undefined;
 
   constructor() {
-    this.worker = new Worker(new URL("./webkiln.worker.js", import.meta.url), { type: "module", name: "webkiln" });
+    try {
+      this.worker = new Worker(new URL("./webkiln.worker.js", import.meta.url), {
+        type: "module",
+        name: "webkiln",
+      });
+    } catch (cause) {
+      throw workerFailed(cause instanceof Error ? cause.message : String(cause));
+    }
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
-    this.worker.onerror = (event) => {
-      const why = event.message || "webkiln.worker.js could not be loaded";
-      const hint = "Keep webkiln.worker.js beside webkiln.js, and allow it in the page's Content-Security-Policy.";
-      this.close(new WebkilnError("worker-failed", `The inference worker failed: ${why}.`, hint));
-    };
+    this.worker.onerror = (event) =>
+      this.close(workerFailed(event.message || "webkiln.worker.js could not be loaded"));
   }
 
   /** Sends a request. An abort rejects at once; a request that has not begun never will. */
-  ask<R extends Request>(request: R, signal?: AbortSignal, transfer: Transferable[] = []): Promise<Replies[R["type"]]> {
+  ask<R extends Request>(
+    request: R,
+    signal?: AbortSignal,
+    transfer: Transferable[] = [],
+  ): Promise<Replies[R["type"]]> {
     if (this.closed) return Promise.reject(this.closed);
     if (signal?.aborted) return Promise.reject(aborted());
     const id = this.next++;
@@ -78,16 +95,26 @@ export class Link {
 
 /** Prepares one run: program, dimensions, and bytes in storage types. */
 export function prepareRun(
-  plan: Plan, feeds: Readonly<Record<string, Tensor>>, { program: name, dims: given }: RunOptions = {},
+  plan: Plan,
+  feeds: Readonly<Record<string, Tensor>>,
+  { program: name, dims: given }: RunOptions = {},
 ): RunInputs {
   const program = name === undefined ? 0 : plan.programs.findIndex((entry) => entry.name === name);
   const chosen = plan.programs[program];
   if (!chosen) {
     const names = plan.programs.map((entry) => `"${entry.name}"`).join(", ");
-    throw new WebkilnError("option-invalid", `The model has no program "${name}".`, `It has ${names}.`);
+    throw new WebkilnError(
+      "option-invalid",
+      `The model has no program "${name}".`,
+      `It has ${names}.`,
+    );
   }
   const dims = bind(plan, chosen, feeds, given);
-  const inputs = chosen.inputs.map((port) => toStorage(feeds[port.name]!, plan.buffers[port.buffer]!.dtype, port.name));
+  const inputs = chosen.inputs.map(({ name, buffer }) => {
+    const bytes = toStorage(feeds[name]!, plan.buffers[buffer]!.dtype, name);
+    // Messages copy the whole buffer behind a view.
+    return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
+  });
   return { program, dims, inputs };
 }
 
@@ -108,34 +135,58 @@ export class RemoteModel implements Model {
     link.onMoved = ({ device, fallbacks }) => Object.assign(this, { device, fallbacks });
   }
 
-  get name(): string { return this.plan.name; }
-  get task(): Model["task"] { return this.plan.task; }
-  get dims(): Model["dims"] { return this.plan.dims; }
-  get programs(): Model["programs"] { return this.plan.programs; }
-  get inputs(): Model["inputs"] { return this.plan.programs[0]!.inputs; }
-  get outputs(): Model["outputs"] { return this.plan.programs[0]!.outputs; }
-  get weightBytes(): number { return this.plan.weights.bytes; }
+  get name(): string {
+    return this.plan.name;
+  }
+  get task(): Model["task"] {
+    return this.plan.task;
+  }
+  get dims(): Model["dims"] {
+    return this.plan.dims;
+  }
+  get programs(): Model["programs"] {
+    return this.plan.programs;
+  }
+  get inputs(): Model["inputs"] {
+    return this.plan.programs[0]!.inputs;
+  }
+  get outputs(): Model["outputs"] {
+    return this.plan.programs[0]!.outputs;
+  }
+  get weightBytes(): number {
+    return this.plan.weights.bytes;
+  }
 
-  async run(feeds: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<Record<string, Tensor>> {
+  async run(
+    feeds: Readonly<Record<string, Tensor>>,
+    options: RunOptions = {},
+  ): Promise<Record<string, Tensor>> {
     const prepared = prepareRun(this.plan, feeds, options);
     const stored = await this.link.ask({ type: "run", ...prepared }, options.signal);
     const { outputs } = this.plan.programs[prepared.program]!;
-    return Object.fromEntries(outputs.map(({ name, dtype, shape, buffer }, i) => {
-      const storage = this.plan.buffers[buffer]!.dtype;
-      return [name, fromStorage(stored[i]!, dtype, storage, resolve(shape, prepared.dims))];
-    }));
+    return Object.fromEntries(
+      outputs.map(({ name, dtype, shape, buffer }, i) => {
+        const storage = this.plan.buffers[buffer]!.dtype;
+        return [name, fromStorage(stored[i]!, dtype, storage, resolve(shape, prepared.dims))];
+      }),
+    );
   }
 
-  async profile(feeds?: Readonly<Record<string, Tensor>>, options: RunOptions = {}): Promise<StepProfile[]> {
+  async profile(
+    feeds?: Readonly<Record<string, Tensor>>,
+    options: RunOptions = {},
+  ): Promise<StepProfile[]> {
     const prepared = prepareRun(this.plan, feeds ?? (await this.sample()), options);
     const times = await this.link.ask({ type: "profile", ...prepared }, options.signal);
-    return this.plan.programs[prepared.program]!.steps.map(({ label, kernel, flops, bytes }, i) => ({
-      label,
-      kernel: this.plan.kernels[kernel]!.name,
-      ms: times[i]!,
-      flops: evaluate(flops, prepared.dims),
-      bytes: evaluate(bytes, prepared.dims),
-    }));
+    return this.plan.programs[prepared.program]!.steps.map(
+      ({ label, kernel, flops, bytes }, i) => ({
+        label,
+        kernel: this.plan.kernels[kernel]!.name,
+        ms: times[i]!,
+        flops: evaluate(flops, prepared.dims),
+        bytes: evaluate(bytes, prepared.dims),
+      }),
+    );
   }
 
   async selfTest(): Promise<OutputCheck[]> {
@@ -152,7 +203,8 @@ export class RemoteModel implements Model {
 
   async sample(index = 0): Promise<Record<string, Tensor>> {
     const golden = this.plan.golden[index];
-    if (!golden) throw new WebkilnError("option-invalid", `The bundle has no golden sample ${index}.`);
+    if (!golden)
+      throw new WebkilnError("option-invalid", `The bundle has no golden sample ${index}.`);
     return goldenTensors(await this.golden(golden.file), golden.inputs);
   }
 

@@ -1,8 +1,8 @@
 /**
- * SHA-256 of whole shards. WebCrypto's digest runs natively, off this thread and at about 1-2 GB/s, but takes a message
- * only whole and exists only in secure contexts. Shards are at most 24 MiB, so a whole one in memory is no burden, and
- * a wrong one is refused before a byte of it reaches the model. Over plain http the JavaScript below does the same, at
- * about a tenth of the speed.
+ * SHA-256 of whole shards. WebCrypto's digest runs natively, off this thread and at about 1-2 GB/s,
+ * but takes a message only whole and exists only in secure contexts. Shards are at most 24 MiB, so
+ * a whole one in memory is no burden, and a wrong one is refused before a byte of it reaches the
+ * model. Over plain http the JavaScript below does the same, at about a tenth of the speed.
  */
 
 /** The SHA-256 of `bytes`, in lower-case hexadecimal. */
@@ -49,21 +49,36 @@ function compress(hash: Int32Array, w: Int32Array, blocks: Uint8Array): void {
   for (let at = 0; at < blocks.length; at += 64) {
     for (let t = 0; t < 16; t++) w[t] = view.getInt32(at + 4 * t);
     for (let t = 16; t < 64; t++) {
-      const x = w[t - 15]!, y = w[t - 2]!;
+      const x = w[t - 15]!,
+        y = w[t - 2]!;
       const s0 = ((x >>> 7) | (x << 25)) ^ ((x >>> 18) | (x << 14)) ^ (x >>> 3);
       const s1 = ((y >>> 17) | (y << 15)) ^ ((y >>> 19) | (y << 13)) ^ (y >>> 10);
       w[t] = (w[t - 16]! + s0 + w[t - 7]! + s1) | 0;
     }
-    let a = hash[0]!, b = hash[1]!, c = hash[2]!, d = hash[3]!;
-    let e = hash[4]!, f = hash[5]!, g = hash[6]!, h = hash[7]!;
+    let a = hash[0]!,
+      b = hash[1]!,
+      c = hash[2]!,
+      d = hash[3]!;
+    let e = hash[4]!,
+      f = hash[5]!,
+      g = hash[6]!,
+      h = hash[7]!;
     for (let t = 0; t < 64; t++) {
       const s1 = ((e >>> 6) | (e << 26)) ^ ((e >>> 11) | (e << 21)) ^ ((e >>> 25) | (e << 7));
       const t1 = (h + s1 + ((e & f) ^ (~e & g)) + constants[t]! + w[t]!) | 0;
       const s0 = ((a >>> 2) | (a << 30)) ^ ((a >>> 13) | (a << 19)) ^ ((a >>> 22) | (a << 10));
       const t2 = (s0 + ((a & b) ^ (a & c) ^ (b & c))) | 0;
-      h = g; g = f; f = e; e = (d + t1) | 0;
-      d = c; c = b; b = a; a = (t1 + t2) | 0;
+      h = g;
+      g = f;
+      f = e;
+      e = (d + t1) | 0;
+      d = c;
+      c = b;
+      b = a;
+      a = (t1 + t2) | 0;
     }
-    [a, b, c, d, e, f, g, h].forEach((word, i) => { hash[i] = (hash[i]! + word) | 0; });
+    [a, b, c, d, e, f, g, h].forEach((word, i) => {
+      hash[i] = (hash[i]! + word) | 0;
+    });
   }
 }

@@ -1,10 +1,11 @@
 /**
- * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory whole, verified, and only then
- * handed to its place, so nothing unverified ever reaches the model. Two are under way at once: one is verified and
- * placed while the next arrives, and memory stays bounded.
+ * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory whole,
+ * verified, and only then handed to its place, so nothing unverified ever reaches the model. Two
+ * are under way at once: one is verified and placed while the next arrives, and memory stays
+ * bounded.
  */
 import { WebkilnError } from "./errors.js";
-import { throwIfAborted, unreachable } from "./http.js";
+import { nameOf, throwIfAborted, unreachable } from "./http.js";
 import type { Plan, Shard } from "./plan.js";
 import { sha256 } from "./sha256.js";
 
@@ -23,7 +24,11 @@ const PATIENCE = [300, 1000, 3000];
  * @throws WebkilnError "shard-missing", "shard-corrupt", "network", "aborted".
  */
 export async function streamWeights(
-  weights: Plan["weights"], base: URL, sink: WeightSink, onBytes: OnBytes, signal?: AbortSignal,
+  weights: Plan["weights"],
+  base: URL,
+  sink: WeightSink,
+  onBytes: OnBytes,
+  signal?: AbortSignal,
 ): Promise<void> {
   const cache = await openCache(base);
   const queue = [...weights.shards];
@@ -34,7 +39,10 @@ export async function streamWeights(
   const lane = async (): Promise<void> => {
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
-      sink(shard.offset, await loadShard(shard, new URL(shard.file, base), cache, onBytes, stop.signal));
+      sink(
+        shard.offset,
+        await loadShard(shard, new URL(shard.file, base), cache, onBytes, stop.signal),
+      );
     }
   };
   try {
@@ -47,7 +55,11 @@ export async function streamWeights(
 }
 
 async function loadShard(
-  shard: Shard, url: URL, cache: Cache | undefined, onBytes: OnBytes, signal?: AbortSignal,
+  shard: Shard,
+  url: URL,
+  cache: Cache | undefined,
+  onBytes: OnBytes,
+  signal?: AbortSignal,
 ): Promise<Uint8Array<ArrayBuffer>> {
   const cached = await cache?.match(url).catch(() => undefined);
   if (cached) {
@@ -68,14 +80,22 @@ async function loadShard(
   }
   throw new WebkilnError(
     "shard-corrupt",
-    `The weight shard ${shard.file} is not what the model was built with: its SHA-256 differs, also after a second download.`,
+    `The weight shard ${shard.file} is not what the model was built with: ` +
+      "its SHA-256 or its length differs, also after a second download.",
     "Upload the bundle's files again, in binary mode and unchanged.",
   );
 }
 
-/** Downloads a shard, resuming where a broken download stopped. Undefined when it has another length than planned. */
+/**
+ * Downloads a shard, resuming where a broken download stopped. Undefined when it has another length
+ * than planned.
+ */
 async function download(
-  shard: Shard, url: URL, cache: RequestCache, onBytes: OnBytes, signal?: AbortSignal,
+  shard: Shard,
+  url: URL,
+  cache: RequestCache,
+  onBytes: OnBytes,
+  signal?: AbortSignal,
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const bytes = new Uint8Array(shard.bytes);
   let have = 0;
@@ -99,6 +119,11 @@ async function download(
         onBytes(part.value.length);
       }
       if (have === bytes.length) return bytes;
+      // It came to its proper end: the file itself is too short.
+      if (response.headers.has("content-length")) {
+        onBytes(-have);
+        return undefined;
+      }
       throw new Error(`it ended after ${have} of ${bytes.length} bytes`);
     } catch (error) {
       throwIfAborted(signal);
@@ -110,9 +135,18 @@ async function download(
   }
 }
 
-async function request(url: URL, from: number, cache: RequestCache, signal?: AbortSignal): Promise<Response> {
+async function request(
+  url: URL,
+  from: number,
+  cache: RequestCache,
+  signal?: AbortSignal,
+): Promise<Response> {
   const headers: HeadersInit = from ? { Range: `bytes=${from}-` } : {};
-  const response = await fetch(url, { headers, cache: from ? "no-store" : cache, signal: signal ?? null });
+  const response = await fetch(url, {
+    headers,
+    cache: from ? "no-store" : cache,
+    signal: signal ?? null,
+  });
   if (response.status === 416) return request(url, 0, "reload", signal);
   if (response.ok) {
     const start = /^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1];
@@ -125,14 +159,15 @@ async function request(url: URL, from: number, cache: RequestCache, signal?: Abo
   }
   throw new WebkilnError(
     "shard-missing",
-    `The weight shard ${url.pathname.split("/").pop()} is missing: ${url.href} answered ${response.status}.`,
+    `The weight shard ${nameOf(url)} is missing: ${url.href} answered ${response.status}.`,
     "Upload every file of the bundle's model folder.",
   );
 }
 
 /**
- * The bundle's own cache. Entries have the shards' URLs, whose file names are hashes, so a service worker finds them
- * too and the second visit needs no network. Undefined in insecure contexts and where storage is blocked.
+ * The bundle's own cache. Entries have the shards' URLs, whose file names are hashes, so a service
+ * worker finds them too and the second visit needs no network. Undefined in insecure contexts and
+ * where storage is blocked.
  */
 async function openCache(base: URL): Promise<Cache | undefined> {
   try {

@@ -2,19 +2,36 @@ import { WebkilnError } from "./errors.js";
 
 /** Element types of a model's inputs and outputs, named as in ONNX. */
 export type DType =
-  | "float32" | "float64" | "float16"
-  | "int64" | "int32" | "int16" | "int8"
-  | "uint64" | "uint32" | "uint16" | "uint8"
+  | "float32"
+  | "float64"
+  | "float16"
+  | "int64"
+  | "int32"
+  | "int16"
+  | "int8"
+  | "uint64"
+  | "uint32"
+  | "uint16"
+  | "uint8"
   | "bool";
 
 /** What holds a tensor's elements. `float16` is held as its bits, `bool` as bytes of 0 and 1. */
 export type TensorData =
-  | Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer>
-  | BigInt64Array<ArrayBuffer> | BigUint64Array<ArrayBuffer>
-  | Int32Array<ArrayBuffer> | Int16Array<ArrayBuffer> | Int8Array<ArrayBuffer>
-  | Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;
+  | Float32Array<ArrayBuffer>
+  | Float64Array<ArrayBuffer>
+  | BigInt64Array<ArrayBuffer>
+  | BigUint64Array<ArrayBuffer>
+  | Int32Array<ArrayBuffer>
+  | Int16Array<ArrayBuffer>
+  | Int8Array<ArrayBuffer>
+  | Uint32Array<ArrayBuffer>
+  | Uint16Array<ArrayBuffer>
+  | Uint8Array<ArrayBuffer>;
 
-/** What a tensor can be made from: a typed array, or plain numbers, bigints or booleans in row-major order. */
+/**
+ * What a tensor can be made from: a typed array, or plain numbers, bigints or booleans in row-major
+ * order.
+ */
 export type TensorSource = ArrayBufferView | readonly (number | bigint | boolean)[];
 
 interface ArrayType {
@@ -24,9 +41,17 @@ interface ArrayType {
 }
 
 const ARRAYS: Readonly<Record<DType, ArrayType>> = {
-  float32: Float32Array, float64: Float64Array, float16: Uint16Array,
-  int64: BigInt64Array, int32: Int32Array, int16: Int16Array, int8: Int8Array,
-  uint64: BigUint64Array, uint32: Uint32Array, uint16: Uint16Array, uint8: Uint8Array,
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  int64: BigInt64Array,
+  int32: Int32Array,
+  int16: Int16Array,
+  int8: Int8Array,
+  uint64: BigUint64Array,
+  uint32: Uint32Array,
+  uint16: Uint16Array,
+  uint8: Uint8Array,
   bool: Uint8Array,
 };
 
@@ -37,7 +62,9 @@ export function sizeOf(dtype: DType): number {
   return ARRAYS[dtype].BYTES_PER_ELEMENT;
 }
 
-/** Views `count` elements of `buffer` from byte `offset`, which is a multiple of the element's size. */
+/**
+ * Views `count` elements of `buffer` from byte `offset`, which is a multiple of the element's size.
+ */
 export function viewAs(dtype: DType, buffer: ArrayBuffer, offset = 0, count?: number): TensorData {
   return new ARRAYS[dtype](buffer, offset, count);
 }
@@ -51,10 +78,10 @@ export function elements(shape: readonly number[]): number {
  * A typed block of numbers in row-major order.
  *
  *     new Tensor("float32", data, [1, 3, 224, 224])
- *     new Tensor("int64", [101, 7592, 102], [1, 3])      // numbers, bigints or an Int32Array will do
+ *     new Tensor("int64", [101, 7592, 102], [1, 3])      // or bigints, or an Int32Array
  *
- * @throws WebkilnError "input-dtype" for an unknown dtype or data of another kind, "input-shape" when the data has
- * not as many elements as the shape.
+ * @throws WebkilnError "input-dtype" for an unknown dtype or data of another kind, "input-shape"
+ * when the data has not as many elements as the shape.
  */
 export class Tensor {
   readonly dtype: DType;
@@ -63,7 +90,11 @@ export class Tensor {
 
   constructor(dtype: DType, data: TensorSource, shape?: readonly number[]) {
     if (!Object.hasOwn(ARRAYS, dtype)) {
-      throw new WebkilnError("input-dtype", `No such dtype: ${dtype}.`, `Use one of ${DTYPES.join(", ")}.`);
+      throw new WebkilnError(
+        "input-dtype",
+        `No such dtype: ${dtype}.`,
+        `Use one of ${DTYPES.join(", ")}.`,
+      );
     }
     this.dtype = dtype;
     this.data = convert(dtype, data);
@@ -80,7 +111,10 @@ export class Tensor {
     }
   }
 
-  /** The elements as 32-bit floats, whatever the dtype; shares memory when that is what they are already. */
+  /**
+   * The elements as 32-bit floats, whatever the dtype; shares memory when that is what they are
+   * already.
+   */
   toFloat32(): Float32Array<ArrayBuffer> {
     if (this.data instanceof Float32Array) return this.data;
     if (this.dtype === "float16") return Float32Array.from(this.data as Uint16Array, fromHalf);
@@ -92,16 +126,23 @@ export class Tensor {
 export function convert(dtype: DType, source: TensorSource): TensorData {
   const Target = ARRAYS[dtype];
   const name = ArrayBuffer.isView(source) ? source.constructor.name : "";
-  // Half floats are held as bits, so only a Uint16Array may pass as it is; a Float16Array has the same bits.
-  if (name === Target.prototype.constructor.name || (dtype === "float16" && name === "Float16Array")) {
+  // Half floats are held as bits: a Uint16Array passes as it is; a Float16Array has these bits.
+  if (
+    name === Target.prototype.constructor.name ||
+    (dtype === "float16" && name === "Float16Array")
+  ) {
     const view = source as TensorData;
     return view.buffer instanceof ArrayBuffer && name !== "Float16Array"
       ? view
       : new Target(bytesOf(view).slice().buffer);
   }
-  if (dtype === "bool" && name === "Uint8ClampedArray") return Uint8Array.from(source as Uint8ClampedArray);
+  if (dtype === "bool" && name === "Uint8ClampedArray")
+    return Uint8Array.from(source as Uint8ClampedArray);
   if (!Array.isArray(source) && (!ArrayBuffer.isView(source) || source instanceof DataView)) {
-    throw new WebkilnError("input-dtype", `A ${dtype} tensor can't be made from ${describe(source)}.`);
+    throw new WebkilnError(
+      "input-dtype",
+      `A ${dtype} tensor can't be made from ${describe(source)}.`,
+    );
   }
   const values = source as ArrayLike<number | bigint | boolean>;
   const target = new Target(values.length);
@@ -116,7 +157,11 @@ export function convert(dtype: DType, source: TensorSource): TensorData {
 }
 
 function describe(source: unknown): string {
-  return source === null ? "null" : typeof source === "object" ? source.constructor.name : typeof source;
+  return source === null
+    ? "null"
+    : typeof source === "object"
+      ? source.constructor.name
+      : typeof source;
 }
 
 type Scalar = number | bigint | boolean;
@@ -130,13 +175,18 @@ function caster(dtype: DType): (value: Scalar) => never {
   const number = (value: Scalar): number =>
     ["number", "bigint", "boolean"].includes(typeof value) ? Number(value) : refuse(value, dtype);
   const whole = (value: Scalar): number | bigint =>
-    typeof value === "bigint" || Number.isSafeInteger(number(value)) ? value as number : refuse(value, dtype);
-  const cast =
-    dtype.endsWith("int64") ? (v: Scalar) => BigInt(whole(v))
-    : dtype.includes("int") ? (v: Scalar) => Number(whole(v))
-    : dtype === "float16" ? (v: Scalar) => toHalf(number(v))
-    : dtype === "bool" ? (v: Scalar) => Number(number(v) !== 0)
-    : number;
+    typeof value === "bigint" || Number.isSafeInteger(number(value))
+      ? (value as number)
+      : refuse(value, dtype);
+  const cast = dtype.endsWith("int64")
+    ? (v: Scalar) => BigInt(whole(v))
+    : dtype.includes("int")
+      ? (v: Scalar) => Number(whole(v))
+      : dtype === "float16"
+        ? (v: Scalar) => toHalf(number(v))
+        : dtype === "bool"
+          ? (v: Scalar) => Number(number(v) !== 0)
+          : number;
   return cast as (value: Scalar) => never;
 }
 
@@ -155,7 +205,7 @@ export function toHalf(value: number): number {
   if (magnitude > 0x7f800000) return sign | 0x7e00; // NaN
   if (magnitude >= 0x477ff000) return sign | 0x7c00; // 65520 and above round to infinity
   if (magnitude < 0x38800000) {
-    // Below 2^-14 halves are multiples of 2^-24; adding 0.5 in float32 lets the hardware round to one of them.
+    // Below 2^-14 halves are multiples of 2^-24, as are float32s in [0.5, 1): adding 0.5 rounds.
     scratch.setUint32(0, magnitude);
     scratch.setFloat32(0, scratch.getFloat32(0) + 0.5);
     return sign | (scratch.getUint32(0) - 0x3f000000);

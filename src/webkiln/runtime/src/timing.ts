@@ -10,16 +10,27 @@ export class StepTimer {
   private readonly resolved: GPUBuffer | undefined;
   private readonly staging: GPUBuffer | undefined;
 
-  constructor(private readonly gpu: GPUDevice, private readonly steps: number) {
+  constructor(
+    private readonly gpu: GPUDevice,
+    private readonly steps: number,
+  ) {
     const count = 2 * steps;
     if (!gpu.features.has("timestamp-query") || !steps || count > MOST) return;
     this.queries = gpu.createQuerySet({ type: "timestamp", count });
     const size = 8 * count;
-    this.resolved = gpu.createBuffer({ size, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC });
-    this.staging = gpu.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    this.resolved = gpu.createBuffer({
+      size,
+      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    });
+    this.staging = gpu.createBuffer({
+      size,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
   }
 
-  /** Milliseconds of each step. Every step gets a pass of its own, which a plain run doesn't spend. */
+  /**
+   * Milliseconds of each step. Every step gets a pass of its own, which a plain run doesn't spend.
+   */
   async time(encode: EncodeStep): Promise<number[]> {
     return this.queries ? this.byTimestamps(encode) : this.byWaiting(encode);
   }
@@ -29,7 +40,11 @@ export class StepTimer {
     const encoder = this.gpu.createCommandEncoder();
     for (let step = 0; step < this.steps; step++) {
       const pass = encoder.beginComputePass({
-        timestampWrites: { querySet, beginningOfPassWriteIndex: 2 * step, endOfPassWriteIndex: 2 * step + 1 },
+        timestampWrites: {
+          querySet,
+          beginningOfPassWriteIndex: 2 * step,
+          endOfPassWriteIndex: 2 * step + 1,
+        },
       });
       encode(pass, step);
       pass.end();
@@ -41,7 +56,8 @@ export class StepTimer {
     const stamps = new BigUint64Array(staging.getMappedRange());
     // Some drivers let a pass end before it began.
     const ms = Array.from({ length: this.steps }, (_, step) =>
-      Math.max(0, Number(stamps[2 * step + 1]! - stamps[2 * step]!) / 1e6));
+      Math.max(0, Number(stamps[2 * step + 1]! - stamps[2 * step]!) / 1e6),
+    );
     staging.unmap();
     return ms;
   }

@@ -38,7 +38,10 @@ export interface WasmEngine extends Engine {
 const FEATURES: Readonly<Record<string, () => Promise<boolean>>> = {
   simd,
   "relaxed-simd": relaxedSimd,
-  threads: async () => typeof SharedArrayBuffer === "function" && crossOriginIsolated && (await sharedMemory()),
+  threads: async () =>
+    typeof SharedArrayBuffer === "function" &&
+    globalThis.crossOriginIsolated &&
+    (await sharedMemory()),
 };
 
 /**
@@ -46,24 +49,41 @@ const FEATURES: Readonly<Record<string, () => Promise<boolean>>> = {
  * @throws WebkilnError "no-wasm", "out-of-memory", "not-found", and what `weights` throws.
  */
 export async function openWasm(
-  plan: Plan, base: URL, weights: WeightSource, threads: number | undefined,
+  plan: Plan,
+  base: URL,
+  weights: WeightSource,
+  threads: number | undefined,
 ): Promise<WasmEngine> {
   const target = plan.wasm;
-  if (!target) throw new WebkilnError("no-wasm", "This bundle was built without WebAssembly.", "Build with --targets webgpu,wasm.");
-  const wanted = Math.max(1, Math.min(threads ?? navigator.hardwareConcurrency ?? 1, target.maxThreads));
+  if (!target)
+    throw new WebkilnError(
+      "no-wasm",
+      "This bundle was built without WebAssembly.",
+      "Build with --targets webgpu,wasm.",
+    );
+  const wanted = Math.max(
+    1,
+    Math.min(threads ?? navigator.hardwareConcurrency ?? 1, target.maxThreads),
+  );
   const fallbacks: string[] = [];
   const usable = await usableVariants(target);
   if (wanted > 1 && !usable.some(isThreaded) && target.variants.some(isThreaded)) {
     fallbacks.push(
-      crossOriginIsolated
+      globalThis.crossOriginIsolated
         ? "WebAssembly threads: this browser has none"
-        : "WebAssembly threads: the page is not cross-origin isolated; the server must send COOP and COEP headers",
+        : "WebAssembly threads: the page is not cross-origin isolated; " +
+            "the server must send COOP and COEP headers",
     );
   }
-  const order = wanted > 1 ? usable : [...usable.filter((v) => !isThreaded(v)), ...usable.filter(isThreaded)];
+  const order =
+    wanted > 1 ? usable : [...usable.filter((v) => !isThreaded(v)), ...usable.filter(isThreaded)];
   const variant = order[0];
   if (!variant) {
-    throw new WebkilnError("no-wasm", "This browser runs none of the bundle's WebAssembly variants: they need SIMD.", "Update the browser.");
+    throw new WebkilnError(
+      "no-wasm",
+      "This browser runs none of the bundle's WebAssembly variants: they need SIMD.",
+      "Update the browser.",
+    );
   }
   const plain = order.find((v) => !isThreaded(v));
   try {
@@ -83,14 +103,21 @@ function isThreaded({ features }: Variant): boolean {
 
 async function usableVariants({ variants }: WasmTarget): Promise<Variant[]> {
   const names = [...new Set(variants.flatMap(({ features }) => features))];
-  const known = await Promise.all(names.map(async (name) => [name, await (FEATURES[name]?.() ?? false)] as const));
+  const known = await Promise.all(
+    names.map(async (name) => [name, await (FEATURES[name]?.() ?? false)] as const),
+  );
   const supported = new Map(known);
   return variants.filter(({ features }) => features.every((name) => supported.get(name)));
 }
 
 async function openVariant(
-  plan: Plan, target: WasmTarget, variant: Variant, base: URL, weights: WeightSource,
-  wanted: number, fallbacks: readonly string[],
+  plan: Plan,
+  target: WasmTarget,
+  variant: Variant,
+  base: URL,
+  weights: WeightSource,
+  wanted: number,
+  fallbacks: readonly string[],
 ): Promise<WasmEngine> {
   const threaded = isThreaded(variant);
   const count = threaded ? wanted : 1;
@@ -107,7 +134,15 @@ async function openVariant(
     [helpers] = await Promise.all([starting, placing]);
     const { stacks } = target.memory;
     const exports = instantiate(await compiling, memory, stacks.offset + stacks.bytes);
-    return new WasmModel(plan, target, exports, memory, helpers, describe(variant, count), fallbacks);
+    return new WasmModel(
+      plan,
+      target,
+      exports,
+      memory,
+      helpers,
+      describe(variant, count),
+      fallbacks,
+    );
   } catch (error) {
     stop.abort();
     void starting.then(stopAll, () => undefined);
@@ -142,18 +177,31 @@ async function compile(url: URL, signal: AbortSignal): Promise<WebAssembly.Modul
     }
     return await WebAssembly.compile(await response.arrayBuffer());
   } catch (cause) {
-    throw new WebkilnError("no-wasm", `${url.pathname.split("/").pop()} does not compile: ${String(cause)}.`, undefined, { cause });
+    throw new WebkilnError(
+      "no-wasm",
+      `${url.pathname.split("/").pop()} does not compile: ${String(cause)}.`,
+      undefined,
+      { cause },
+    );
   }
 }
 
-function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory, stackPointer: number): Exports {
-  const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as unknown as Exports;
+function instantiate(
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+  stackPointer: number,
+): Exports {
+  const exports = new WebAssembly.Instance(module, { env: { memory } })
+    .exports as unknown as Exports;
   exports.__stack_pointer.value = stackPointer;
   return exports;
 }
 
 async function startThreads(
-  module: WebAssembly.Module, memory: WebAssembly.Memory, { memory: { stacks } }: WasmTarget, count: number,
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+  { memory: { stacks } }: WasmTarget,
+  count: number,
 ): Promise<Worker[]> {
   const workers: Worker[] = [];
   const started: Promise<void>[] = [];
@@ -220,17 +268,27 @@ class WasmModel implements WasmEngine {
     readonly fallbacks: readonly string[],
   ) {}
 
-  async run(program: number, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): Promise<ArrayBuffer[]> {
+  async run(
+    program: number,
+    dims: Dims,
+    inputs: readonly Uint8Array<ArrayBuffer>[],
+  ): Promise<ArrayBuffer[]> {
     this.write(program, dims, inputs);
     this.exports.run(program, this.device.threads);
     return this.plan.programs[program]!.outputs.map((port) => {
       const bytes = new Uint8Array(storedBytes(this.plan, port, dims));
-      bytes.set(new Uint8Array(this.memory.buffer, this.plan.buffers[port.buffer]!.wasm!, bytes.length));
+      bytes.set(
+        new Uint8Array(this.memory.buffer, this.plan.buffers[port.buffer]!.wasm!, bytes.length),
+      );
       return bytes.buffer;
     });
   }
 
-  async profile(program: number, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): Promise<number[]> {
+  async profile(
+    program: number,
+    dims: Dims,
+    inputs: readonly Uint8Array<ArrayBuffer>[],
+  ): Promise<number[]> {
     this.write(program, dims, inputs);
     return this.plan.programs[program]!.steps.map((_, step) => {
       const start = performance.now();
@@ -251,7 +309,14 @@ class WasmModel implements WasmEngine {
   readonly weights: WeightSource = async (sink) => {
     // Shared memory can be read by WebGPU as it is; the type of a sink is the stricter one.
     const { weights } = this.target.memory;
-    sink(0, new Uint8Array(this.memory.buffer, weights, this.plan.weights.bytes) as Uint8Array<ArrayBuffer>);
+    sink(
+      0,
+      new Uint8Array(
+        this.memory.buffer,
+        weights,
+        this.plan.weights.bytes,
+      ) as Uint8Array<ArrayBuffer>,
+    );
   };
 
   dispose(): void {

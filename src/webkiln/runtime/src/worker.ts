@@ -6,7 +6,8 @@ import { serveAsThread, THREAD } from "./wasm.js";
 
 type Numbered = Extract<ToWorker, { id: number }>;
 
-const post = (message: FromWorker, transfer: Transferable[] = []): void => self.postMessage(message, { transfer });
+const post = (message: FromWorker, transfer: Transferable[] = []): void =>
+  self.postMessage(message, { transfer });
 
 function serve(): void {
   let host: Host | undefined;
@@ -17,7 +18,11 @@ function serve(): void {
   const handle = async (request: Numbered): Promise<void> => {
     if (cancelled.delete(request.id)) return;
     if (request.type === "load") {
-      host = new Host(request, (progress) => post({ progress }), (moved) => post({ moved }));
+      host = new Host(
+        request,
+        (progress) => post({ progress }),
+        (moved) => post({ moved }),
+      );
       post({ id: request.id, value: await host.load() });
     } else if (!host) {
       throw new WebkilnError("worker-failed", "The model is not loaded.");

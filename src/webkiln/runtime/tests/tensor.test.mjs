@@ -51,16 +51,27 @@ test("what it refuses", () => {
 
 test("dtypes and their storage", () => {
   const cases = [
-    ["int64", "int32", [1n, -2n, 2147483647n]], ["bool", "int32", [1, 0, 1]], ["uint8", "int32", [255, 0]],
-    ["int8", "int32", [-128, 127]], ["uint64", "uint32", [4294967295n]], ["float64", "float32", [0.5, -3]],
-    ["float32", "float32", [1.25]], ["float16", "float16", [0x3c00]], ["float32", "float16", [1.5]],
-    ["float16", "float32", [0x3c00]], ["bool", "uint8", [0, 1]],
+    ["int64", "int32", [1n, -2n, 2147483647n]],
+    ["bool", "int32", [1, 0, 1]],
+    ["uint8", "int32", [255, 0]],
+    ["int8", "int32", [-128, 127]],
+    ["uint64", "uint32", [4294967295n]],
+    ["float64", "float32", [0.5, -3]],
+    ["float32", "float32", [1.25]],
+    ["float16", "float16", [0x3c00]],
+    ["float32", "float16", [1.5]],
+    ["float16", "float32", [0x3c00]],
+    ["bool", "uint8", [0, 1]],
   ];
   for (const [dtype, storage, values] of cases) {
-    const tensor = dtype === "float16" ? new Tensor(dtype, Uint16Array.from(values)) : new Tensor(dtype, values);
+    const tensor =
+      dtype === "float16" ? new Tensor(dtype, Uint16Array.from(values)) : new Tensor(dtype, values);
     const stored = toStorage(tensor, storage, "x");
     const back = fromStorage(stored.slice().buffer, dtype, storage, tensor.shape);
     assert.deepEqual(back.data, tensor.data, `${dtype} in ${storage}`);
   }
-  assert.throws(() => toStorage(new Tensor("int64", [2 ** 31]), "int32", "ids"), /"ids" holds 2147483648/);
+  assert.throws(
+    () => toStorage(new Tensor("int64", [2 ** 31]), "int32", "ids"),
+    /"ids" holds 2147483648/,
+  );
 });

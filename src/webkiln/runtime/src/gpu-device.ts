@@ -1,0 +1,111 @@
+/** Getting a GPU device, and turning what the browser refuses into named errors. */
+import { WebkilnError } from "./errors.js";
+import type { WebGPUTarget } from "./plan.js";
+
+export const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
+
+/**
+ * A device with the features and limits that the plan names.
+ * @throws WebkilnError "no-webgpu", "webgpu-limits".
+ */
+export async function openDevice(
+  target: WebGPUTarget,
+): Promise<{ adapter: GPUAdapter; device: GPUDevice }> {
+  const adapter = await navigator.gpu
+    ?.requestAdapter({ powerPreference: "high-performance" })
+    .catch(() => null);
+  if (!adapter) {
+    const why = navigator.gpu
+      ? "no GPU adapter is available"
+      : "this browser, or this insecure page, has none";
+    throw new WebkilnError(
+      "no-webgpu",
+      `WebGPU can't be used: ${why}.`,
+      'Use device "auto" or "wasm".',
+    );
+  }
+  const limits = adapter.limits as unknown as Readonly<Record<string, number | undefined>>;
+  const lacking = target.features.filter((name) => !adapter.features.has(name as GPUFeatureName));
+  for (const [name, needed] of Object.entries(target.limits)) {
+    if (needed > (limits[name] ?? 0))
+      lacking.push(`${name} ${needed} (it has ${limits[name] ?? "no such limit"})`);
+  }
+  if (lacking.length) {
+    throw new WebkilnError(
+      "webgpu-limits",
+      `This GPU lacks what the model needs: ${lacking.join(", ")}.`,
+      'Use device "auto" or "wasm".',
+    );
+  }
+  const features = [...target.features, "timestamp-query"].filter((name) =>
+    adapter.features.has(name as GPUFeatureName),
+  );
+  try {
+    const device = await adapter.requestDevice({
+      requiredFeatures: features as GPUFeatureName[],
+      requiredLimits: { ...target.limits },
+    });
+    return { adapter, device };
+  } catch (cause) {
+    throw new WebkilnError(
+      "no-webgpu",
+      `The GPU refused a device: ${String(cause)}.`,
+      'Use device "auto" or "wasm".',
+      { cause },
+    );
+  }
+}
+
+/**
+ * Runs `work` inside error scopes, so that what the browser refuses becomes a named error. The
+ * scopes cover what `work` does before it first waits.
+ */
+export async function checked<T>(device: GPUDevice, work: () => Promise<T>): Promise<T> {
+  device.pushErrorScope("out-of-memory");
+  device.pushErrorScope("validation");
+  let result: T | undefined;
+  // Scopes are a stack: closed before anything is awaited, or calls would close each other's.
+  const working = work();
+  const [validation, memory] = [device.popErrorScope(), device.popErrorScope()];
+  let failure: unknown;
+  try {
+    result = await working;
+  } catch (error) {
+    failure = error;
+  }
+  raise(await validation, await memory);
+  if (failure) throw failure;
+  return result as T;
+}
+
+function raise(validation: GPUError | null, memory: GPUError | null): void {
+  if (memory) {
+    throw new WebkilnError(
+      "out-of-memory",
+      `The GPU has too little memory: ${memory.message}`,
+      'Use device "wasm", or build with --quantize.',
+    );
+  }
+  if (validation)
+    throw new WebkilnError(
+      "webgpu-validation",
+      `The browser refused the model's GPU work: ${validation.message}`,
+    );
+}
+
+/** writeBuffer takes multiples of 4 bytes; buffers are that long too. */
+export function write(
+  device: GPUDevice,
+  buffer: GPUBuffer,
+  offset: number,
+  bytes: Uint8Array<ArrayBuffer>,
+): void {
+  const rest = bytes.length % 4;
+  const whole = bytes.length - rest;
+  if (whole) device.queue.writeBuffer(buffer, offset, bytes, 0, whole);
+  if (rest) {
+    const last = new Uint8Array(4);
+    last.set(bytes.subarray(whole));
+    device.queue.writeBuffer(buffer, offset + whole, last);
+  }
+}
