@@ -18,7 +18,7 @@ RUNTIME  := src/webkiln/runtime
 RUNTIME_SOURCES := $(wildcard $(RUNTIME)/*.json $(RUNTIME)/*.mjs) \
                    $(shell find $(RUNTIME)/src -type f 2>/dev/null)
 
-.PHONY: help demo demo-build test lint types bench runtime browser setup clean
+.PHONY: help demo demo-build test lint types bench runtime browser setup lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -57,6 +57,15 @@ runtime: $(STAMPS)/runtime
 
 browser: $(STAMPS)/dev
 	@$(PY) scripts/ensure_browser.py
+
+# Resolves the declared ranges afresh, in an environment of its own, and pins what came out.
+lock:
+	sh scripts/make_venv.sh build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade --disable-pip-version-check "pip>=25.1"
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check --group build
+	WEBKILN_SKIP_RUNTIME=1 build/lock/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --no-build-isolation --group dev -e .
+	build/lock/bin/python -m pip freeze --exclude-editable > scripts/constraints.txt
 
 clean:
 	rm -rf build dist $(VENV) $(RUNTIME)/dist $(RUNTIME)/node_modules
