@@ -148,7 +148,7 @@ def test_the_wheel_has_what_a_bundle_needs(tmp_path: Path) -> None:
         "webkiln/runtime/dist/webkiln.js",
         "webkiln/runtime/dist/NOTICES.txt",
         "webkiln/demo/emotion.safetensors",
-        "webkiln/demo/gallery.html",
+        "webkiln/gallery/index.html",
         "webkiln/inspect/page.js",
         "webkiln/bench/peak.c",
         "webkiln/targets/wasm_runtime.h",

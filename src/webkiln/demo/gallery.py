@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import webkiln
+from webkiln import gallery
 from webkiln.bundle import Bundle
 from webkiln.compile import compile_model
 from webkiln.demo.apps import APPS, App
 from webkiln.errors import InputError, MissingDependencyError, OutputFolderError
 from webkiln.log import Progress, silent
 from webkiln.output import ensure_replaceable, is_bundle
-from webkiln.tasks.page import fill, render, template
+from webkiln.tasks.page import render
 
 __all__ = ["build", "default_folder"]
 
@@ -55,10 +54,10 @@ def build(
             continue
         _build_app(app, folder / app.name, progress)
         stamps[app.name] = key
-        _write(folder / STAMPS, json.dumps(stamps, indent=2))
+        _write(folder / STAMPS, json.dumps(stamps, indent=2).encode())
     built = [app for app in APPS if is_bundle(folder / app.name)]
-    _write(folder / "index.html", _page(folder, built))
-    _write(folder / "icon.svg", template("icon.svg"))
+    for name, content in gallery.render([_card(folder, app) for app in built]).items():
+        _write(folder / name, content)
     progress("gallery", len(chosen), len(chosen), "")
     return folder
 
@@ -142,36 +141,14 @@ def _package_fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _page(folder: Path, apps: Sequence[App]) -> str:
-    page = resources.files(__package__).joinpath("gallery.html").read_text(encoding="utf-8")
-    cards = "\n".join(_card(folder, app) for app in apps)
-    return fill(page, {"cards": cards, "version": webkiln.__version__})
-
-
-def _card(folder: Path, app: App) -> str:
+def _card(folder: Path, app: App) -> gallery.Card:
     plan = json.loads((folder / app.name / "model/plan.json").read_bytes())
-    megabytes = plan["weights"]["bytes"] / 1e6
-    words = {
-        "name": app.name,
-        "title": app.title,
-        "summary": app.summary,
-        "model": app.model,
-        "task": app.task.replace("-", " "),
-        "size": f"{megabytes:.0f}\N{NO-BREAK SPACE}MB"
-        if megabytes >= 1
-        else f"{megabytes:.1f}\N{NO-BREAK SPACE}MB",
-    }
-    safe = {key: html.escape(value) for key, value in words.items()}
-    return (
-        '<li><a class="card" href="{name}/">'
-        '<span class="task">{task}</span><h2>{title}</h2><p>{summary}</p>'
-        '<span class="model">{model} · {size}</span></a></li>'
-    ).format(**safe)
+    return gallery.Card(app.name, app.title, app.summary, app.model, plan)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Replace a file at once, so that a server never reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     shutil.move(temporary, path)
