@@ -457,7 +457,7 @@ def test_bad_calls(page: Page, call: str, code: str) -> None:
 
 
 def test_worker_refused_by_the_browser(page: Page) -> None:
-    page.evaluate("window.Worker = class { constructor() { throw new Error('not here'); } }")
+    page.evaluate("() => { window.Worker = function () { throw new Error('not here'); }; }")
     error = run(page, "return failure(load('./model/', { device: 'wasm' }))")
     assert (error["named"], error["code"]) == (True, "worker-failed")
     assert "not here" in error["message"]
