@@ -62,12 +62,13 @@ def build(
 ) -> Bundle:
     """Compile a model into a finished app that runs in browsers.
 
-    `source` is a file, a folder, a Hugging Face repository id, an ONNX model in memory, or (with the `torch`
-    extra) an `nn.Module` with `args`, `kwargs` and `dynamic_shapes` as `torch.export.export` takes them.
-    `max` bounds symbolic dimensions by name, `constants` binds inputs to values. `output` saves the bundle.
+    `source` is a file, a folder, a Hugging Face repository id, an ONNX model in memory, or (with
+    the `torch` extra) an `nn.Module` with `args`, `kwargs` and `dynamic_shapes` as
+    `torch.export.export` takes them. `max` bounds symbolic dimensions by name, `constants` binds
+    inputs to values. `output` saves the bundle.
 
-    Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model, unsupported
-    operators (all of them), a dimension without a bound.
+    Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model,
+    unsupported operators (all of them), a dimension without a bound.
     """
     report = progress or silent
     if output is not None:
@@ -153,7 +154,7 @@ def _check_options(quantize: str, targets: Sequence[str]) -> None:
         )
 
 
-# --- code -----------------------------------------------------------------------------------------------
+# --- code -----------------------------------------------------------------------------------------
 
 
 def _io(step: Step) -> StepIO:
@@ -191,7 +192,7 @@ def _shader(steps: Sequence[Step]) -> tuple[Shader, KernelSet]:
     return Shader(text, limits=webgpu.limits(kernels.kernels)), kernels
 
 
-# --- bundle ---------------------------------------------------------------------------------------------
+# --- bundle ---------------------------------------------------------------------------------------
 
 
 def _golden(

@@ -1,7 +1,8 @@
 """Kernels as C with clang's vector types, in which `a + b` is the same for scalars and vectors.
 
-One module a bundle: the kernels, each `static void k(arguments, int begin, int end)` over a range of its tasks,
-and the two functions that wasm_runtime.h asks for. The same text compiles for every variant.
+One module a bundle: the kernels, each `static void k(arguments, int begin, int end)` over a range
+of its tasks, and the two functions that wasm_runtime.h asks for. The same text compiles for every
+variant.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _Printer:
         self.depth -= 1
         self.line("}")
 
-    # statements -----------------------------------------------------------------------------------------
+    # statements -----------------------------------------------------------------------------------
 
     def block(self, body: Sequence[Stmt]) -> None:
         for s in body:
@@ -186,7 +187,7 @@ class _Printer:
             self.line(f"const {type_name(node.dtype)} {name} = {text};")
             self.temps[node] = name
 
-    # expressions ----------------------------------------------------------------------------------------
+    # expressions ----------------------------------------------------------------------------------
 
     def typed(self, e: Expr) -> str:
         return self.expr(e)
@@ -210,7 +211,9 @@ class _Printer:
         return f"*(const {type_name(e.dtype)} *)({pointer} + {fixed})"
 
     def _place(self, buffer: Buffer, offset: Expr) -> tuple[str, int]:
-        """A pointer and a constant index: clang folds a constant one into the access, a sum it may not."""
+        """A pointer and a constant index: clang folds a constant one into the access, a sum it may
+        not.
+        """
         name, fixed = self.names.buffer(buffer), 0
         last = offset.args[-1] if offset.args else offset
         if isinstance(offset, Op) and offset.name == "add" and isinstance(last, Const):
@@ -313,7 +316,7 @@ def kernel_source(kernel: Kernel, name: str) -> str:
     return _Printer(legalise(kernel)).source(name)
 
 
-# --- the module -----------------------------------------------------------------------------------------
+# --- the module -----------------------------------------------------------------------------------
 
 
 def module_source(
@@ -419,7 +422,9 @@ def _vector_helpers(t: DType) -> str:
 
 
 def _extrema(t: DType, kind: str, mask: str) -> list[str]:
-    """One instruction where the engine has relaxed SIMD; a compare and a select (pmin, pmax) elsewhere."""
+    """One instruction where the engine has relaxed SIMD; a compare and a select (pmin, pmax)
+    elsewhere.
+    """
     out = []
     for name, test in (("max", "a < b"), ("min", "b < a")):
         head = f"static inline {kind} {name}_{kind}({kind} a, {kind} b)"
@@ -446,7 +451,9 @@ def _fold(element: str, combine: str, text: str | None, lanes: int) -> str:
 
 
 def _driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
-    """`webkiln_steps` and `webkiln_step`: which kernel on which addresses, over which share of its tasks."""
+    """`webkiln_steps` and `webkiln_step`: which kernel on which addresses, over which share of its
+    tasks.
+    """
     counts = " : ".join(f"program == {i} ? {len(steps)}" for i, steps in enumerate(programs))
     lines = [_SHARE, "", f"int webkiln_steps(int program) {{ return {counts} : 0; }}", ""]
     lines.append("void webkiln_step(int program, int step, int thread, int threads) {")

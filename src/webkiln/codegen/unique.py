@@ -21,7 +21,9 @@ class KernelSet:
 
 
 def unique(kernels: Sequence[Kernel], source: Callable[[Kernel, str], str]) -> KernelSet:
-    """`kernels`, one a step, printed by `source(kernel, name)` and merged where the text is the same."""
+    """`kernels`, one a step, printed by `source(kernel, name)` and merged where the text is the
+    same.
+    """
     result = KernelSet()
     seen: dict[str, int] = {}
     for kernel in kernels:

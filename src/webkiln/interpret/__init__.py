@@ -1,1 +1,3 @@
-"""The definition of the kernel IR that runs: NumPy for computations, plain Python for scheduled kernels."""
+"""The definition of the kernel IR that runs: NumPy for computations, plain Python for scheduled
+kernels.
+"""

@@ -40,7 +40,9 @@ def evaluate(compute: Compute, arrays: Mapping[Buffer, Array], dims: Mapping[str
 def run_program(
     program: Program, inputs: Mapping[str, Array], dims: Mapping[str, int] | None = None
 ) -> list[Array]:
-    """The program's outputs (storage dtypes) for `inputs` by name; dims are read off the inputs' shapes."""
+    """The program's outputs (storage dtypes) for `inputs` by name; dims are read off the inputs'
+    shapes.
+    """
     bound = dict(dims or {})
     arrays: dict[Buffer, Array] = {}
     for buffer in program.inputs:

@@ -17,7 +17,9 @@ Role = Literal["input", "output", "constant", "temporary", "state", "workgroup"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One physical dimension: `(index[axis] // divisor) % modulus` (no modulus: the outermost part)."""
+    """One physical dimension: `(index[axis] // divisor) % modulus` (no modulus: the outermost
+    part).
+    """
 
     axis: int
     divisor: int = 1
@@ -26,7 +28,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Physical dimensions, outermost first. Every layout is one of splits and orders of the logical axes."""
+    """Physical dimensions, outermost first. Every layout is one of splits and orders of the logical
+    axes.
+    """
 
     parts: tuple[Part, ...]
 

@@ -1,7 +1,7 @@
 """Element types of the kernel IR, and how model types are stored.
 
-A buffer holds one of the storage types below. Model types that no GPU can store (int64, bool, float64, …)
-are narrowed at the model's edge; `STORAGE` is the one table that says how.
+A buffer holds one of the storage types below. Model types that no GPU can store (int64, bool,
+float64, …) are narrowed at the model's edge; `STORAGE` is the one table that says how.
 """
 
 from __future__ import annotations

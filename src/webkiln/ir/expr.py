@@ -1,8 +1,9 @@
-"""Scalar expressions: the one language in which operators, indices, shapes and dispatch sizes are written.
+"""Scalar expressions: the one language in which operators, indices, shapes and dispatch sizes are
+written.
 
-Nodes are immutable and interned, so equality is identity and shared work is shared structure (a DAG). The
-constructors below fold constants and drop neutral elements; `simplify.py` puts integer expressions in a
-canonical form.
+Nodes are immutable and interned, so equality is identity and shared work is shared structure (a
+DAG). The constructors below fold constants and drop neutral elements; `simplify.py` puts integer
+expressions in a canonical form.
 """
 
 from __future__ import annotations
@@ -167,7 +168,9 @@ def _intern(cls: type[Any], key: tuple[Any, ...], build: Callable[[Any], None]) 
 
 
 class Const(Expr):
-    """A literal. Integers are exact Python ints, floats are printed with their shortest exact decimal."""
+    """A literal. Integers are exact Python ints, floats are printed with their shortest exact
+    decimal.
+    """
 
     __slots__ = ("value",)
     value: int | float | bool
@@ -180,7 +183,9 @@ class Const(Expr):
 
 
 class Var(Expr):
-    """A named integer: a loop axis in `[0, extent)`. A `Dim` when it stands for a symbolic dimension."""
+    """A named integer: a loop axis in `[0, extent)`. A `Dim` when it stands for a symbolic
+    dimension.
+    """
 
     __slots__ = ("extent", "name")
     name: str
@@ -196,7 +201,9 @@ class Var(Expr):
 
 
 class Dim(Var):
-    """A symbolic dimension of the model, `1 ≤ value ≤ max`; `max` is None until the user gives a bound."""
+    """A symbolic dimension of the model, `1 ≤ value ≤ max`; `max` is None until the user gives a
+    bound.
+    """
 
     __slots__ = ("max",)
     max: int | None
@@ -241,7 +248,9 @@ class Load(Expr):
 
 
 class Read(Expr):
-    """`dtype.lanes` consecutive elements of `buffer` from linear element offset `args[0]`: a scheduled Load."""
+    """`dtype.lanes` consecutive elements of `buffer` from linear element offset `args[0]`: a
+    scheduled Load.
+    """
 
     __slots__ = ("buffer",)
     buffer: Buffer
@@ -256,7 +265,9 @@ class Read(Expr):
 
 
 class Reduce(Expr):
-    """`kind` (sum, prod, max, min) of `body` over `axes`; an empty sum is 0, prod 1, max -inf, min inf."""
+    """`kind` (sum, prod, max, min) of `body` over `axes`; an empty sum is 0, prod 1, max -inf, min
+    inf.
+    """
 
     __slots__ = ("axes", "kind")
     kind: str
@@ -275,7 +286,7 @@ class Reduce(Expr):
         return self.args[0]
 
 
-# --- constructors ---------------------------------------------------------------------------------------
+# --- constructors ---------------------------------------------------------------------------------
 
 
 def convert(value: ExprLike, dtype: DType | None = None) -> Expr:
@@ -300,7 +311,9 @@ def is_const(e: Expr, value: int | float | None = None) -> bool:
 
 
 def call(name: str, *operands: ExprLike) -> Expr:
-    """The operation `name` on `operands`, folded where that is free; Python numbers take the others' type."""
+    """The operation `name` on `operands`, folded where that is free; Python numbers take the
+    others' type.
+    """
     dtype = next((x.dtype for x in operands if isinstance(x, Expr)), None)
     args = tuple(convert(x, dtype) for x in operands)
     if len({a.dtype for a in args}) > 1 and name != "select":
@@ -401,7 +414,9 @@ def logical_not(a: Expr) -> Expr:
 
 
 def select(condition: Expr, a: ExprLike, b: ExprLike) -> Expr:
-    """`a` where `condition` holds, else `b`. Only the chosen side is evaluated (it may guard an index)."""
+    """`a` where `condition` holds, else `b`. Only the chosen side is evaluated (it may guard an
+    index).
+    """
     dtype = a.dtype if isinstance(a, Expr) else b.dtype if isinstance(b, Expr) else None
     x, y = convert(a, dtype), convert(b, dtype)
     if x.dtype != y.dtype:
@@ -450,7 +465,7 @@ def ceildiv(a: ExprLike, b: ExprLike) -> Expr:
     return (convert(a, I32) + (convert(b, I32) - 1)) // b
 
 
-# --- traversal ------------------------------------------------------------------------------------------
+# --- traversal ------------------------------------------------------------------------------------
 
 
 def children(e: Expr) -> tuple[Expr, ...]:
@@ -499,7 +514,9 @@ def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
 
 
 def transform(e: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
-    """Bottom-up rewriting: `f` sees each node with rewritten operands; None keeps it. Shared nodes once."""
+    """Bottom-up rewriting: `f` sees each node with rewritten operands; None keeps it. Shared nodes
+    once.
+    """
     done: dict[Expr, Expr] = {}
     for node in walk(e):
         new = map_children(node, done.__getitem__)

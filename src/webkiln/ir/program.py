@@ -17,7 +17,8 @@ __all__ = ["Access", "Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Compute:
-    """`out[axes] = value` for all axes: one operator, or several after fusion. `value` may hold Reduces.
+    """`out[axes] = value` for all axes: one operator, or several after fusion. `value` may hold
+    Reduces.
 
     `label` names the nodes of the model that it stands for.
     """
@@ -42,7 +43,9 @@ Binding = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A parallel loop of a kernel: `var` runs over `[0, extent)`, bound to where the target runs it."""
+    """A parallel loop of a kernel: `var` runs over `[0, extent)`, bound to where the target runs
+    it.
+    """
 
     var: Var
     extent: Expr
@@ -53,8 +56,9 @@ class Loop:
 class Kernel:
     """A scheduled loop nest, ready to print.
 
-    `buffers` are its arguments, inputs first, with `access` each; `params` are its int32 arguments (symbolic
-    extents). `loops` are the parallel loops, outermost first; `body` is what one iteration does.
+    `buffers` are its arguments, inputs first, with `access` each; `params` are its int32 arguments
+    (symbolic extents). `loops` are the parallel loops, outermost first; `body` is what one
+    iteration does.
     """
 
     name: str

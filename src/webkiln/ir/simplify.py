@@ -1,8 +1,8 @@
 """Integer expressions in canonical form: polynomials over variables and opaque atoms.
 
-`simplify` is what makes a reshape, a transpose or a packed layout cost nothing: it cancels divisions and
-remainders against the ranges of the variables, and decides comparisons that always hold. `linear` reads
-off how an index moves with each variable, on which every schedule rests.
+`simplify` is what makes a reshape, a transpose or a packed layout cost nothing: it cancels
+divisions and remainders against the ranges of the variables, and decides comparisons that always
+hold. `linear` reads off how an index moves with each variable, on which every schedule rests.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def _poly(e: Expr) -> tuple[tuple[Monomial, int], ...]:
 
 
 def poly(e: Expr) -> Poly:
-    """`e` (an int32 expression) as a polynomial; what is not +, -, * stays an atom in simplest form."""
+    """`e` (an int32 expression) as a polynomial; what is not +, -, * stays an atom in simplest
+    form.
+    """
     return dict(_poly(e))
 
 
@@ -180,7 +182,7 @@ def _same_sign_cover(have: int, need: int) -> bool:
     return have != 0 and (have > 0) == (need > 0) and abs(have) >= abs(need)
 
 
-# --- ranges ---------------------------------------------------------------------------------------------
+# --- ranges ---------------------------------------------------------------------------------------
 
 
 def always_nonneg(p: Poly) -> bool:
@@ -241,9 +243,14 @@ def _bounds(atom: Expr) -> tuple[Poly, Poly | None] | None:
             return None
         return {}, _add(poly(atom.extent), {(): 1}, -1)
     if isinstance(atom, Op):
-        if atom.name == "mod" and always_nonneg(_add(poly(atom.args[1]), {(): 1}, -1)):
-            return {}, _add(poly(atom.args[1]), {(): 1}, -1)
-        if atom.name == "floordiv" and always_nonneg(poly(atom.args[0])):
+        if atom.name in ("mod", "floordiv"):
+            below = _add(poly(atom.args[1]), {(): 1}, -1)
+            if not always_nonneg(below):
+                return None
+            if atom.name == "mod":
+                return {}, below
+            if not always_nonneg(poly(atom.args[0])):
+                return None
             divisor = poly(atom.args[1])
             top = upper_bound(poly(atom.args[0]))
             if top is None:
@@ -273,8 +280,9 @@ def _extremum_bounds(atom: Op) -> tuple[Poly, Poly | None] | None:
 def _replace_extreme(p: Poly, atom: Expr, low: Poly, high: Poly | None) -> Poly | None:
     """P with `atom` at whichever end makes p smallest; None when that is not known.
 
-    An atom that occurs to one power with coefficients of one sign goes to one end. Where its coefficient
-    mixes signs, both ends are needed, so each term takes its own worst end (a valid, looser bound).
+    An atom that occurs to one power with coefficients of one sign goes to one end. Where its
+    coefficient mixes signs, both ends are needed, so each term takes its own worst end (a valid,
+    looser bound).
     """
     out: Poly = {}
     for m, c in p.items():
@@ -286,8 +294,8 @@ def _replace_extreme(p: Poly, atom: Expr, low: Poly, high: Poly | None) -> Poly 
         if others and not always_nonneg({others: 1}):
             return None
         end = low if c > 0 else high
-        if end is None:
-            return None
+        if end is None or (power > 1 and any(v < 0 for v in end.values())):
+            return None  # squaring a negative end would turn it over
         term: Poly = {others: c}
         for _ in range(power):
             term = _mul(term, end)
@@ -320,7 +328,7 @@ def upper_bound(p: Poly) -> Poly | None:
     return None
 
 
-# --- back to expressions --------------------------------------------------------------------------------
+# --- back to expressions --------------------------------------------------------------------------
 
 
 def to_expr(p: Poly) -> Expr:
@@ -344,7 +352,8 @@ def is_zero(e: Expr) -> bool:
 
 
 def linear(e: Expr, over: Iterable[Var]) -> tuple[dict[Var, Expr], Expr] | None:
-    """`e` = Σ coefficient·var + rest with coefficients free of the `over` variables; None if it is not.
+    """`e` = Σ coefficient·var + rest with coefficients free of the `over` variables; None if it is
+    not.
 
     Variables that do not occur have no entry.
     """

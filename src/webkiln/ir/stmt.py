@@ -35,7 +35,9 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`value` (its lanes consecutive) to `buffer` at linear element `offset`; only the first `count` if given."""
+    """`value` (its lanes consecutive) to `buffer` at linear element `offset`; only the first
+    `count` if given.
+    """
 
     buffer: Buffer
     offset: Expr

@@ -1,9 +1,9 @@
 """Fusion: which values exist in memory, and which only as part of the kernel that uses them.
 
-Every computation is either materialised (a buffer and a kernel) or inlined where it is loaded. The rules, in
-order: what only moves or picks elements is inlined; so is cheap arithmetic, where it would not be repeated for
-each column of a contraction; element-wise work after a reduction joins it as its epilogue, when it is the only
-user and reads each element once.
+Every computation is either materialised (a buffer and a kernel) or inlined where it is loaded. The
+rules, in order: what only moves or picks elements is inlined; so is cheap arithmetic, where it
+would not be repeated for each column of a contraction; element-wise work after a reduction joins it
+as its epilogue, when it is the only user and reads each element once.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def _inside_reduce(e: Expr, buffer: Buffer) -> bool:
 
 
 def _is_epilogue(producer: Compute, consumer: Compute, sites: list[Load], state: _State) -> bool:
-    """The consumer is element-wise, the only user, and reads each element of the reduction exactly once."""
+    """The consumer is element-wise, the only user, and reads each element of the reduction exactly
+    once.
+    """
     if len(state.users[producer.out]) != 1 or producer.out in state.outputs:
         return False
     if _has_reduce(consumer.value) or len(sites) != 1:

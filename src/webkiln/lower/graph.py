@@ -22,8 +22,9 @@ __all__ = ["lower_graph"]
 def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Context]:
     """Every node of `model` through its definition.
 
-    `bounds` gives the maximum of each symbolic dimension. Raises `UnboundedDimensionError` for one without, and
-    one `UnsupportedModelError` that lists every node with no definition or outside its definition's reach.
+    `bounds` gives the maximum of each symbolic dimension. Raises `UnboundedDimensionError` for one
+    without, and one `UnsupportedModelError` that lists every node with no definition or outside its
+    definition's reach.
     """
     graph = model.graph
     dims = _dims(graph, bounds)
@@ -64,7 +65,9 @@ def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Co
 
 
 def _with_outputs(program: Program, named: list[tuple[str, Tensor]]) -> Program:
-    """Buffers of the outputs' names. What is computed for one output alone becomes that output; all else is copied."""
+    """Buffers of the outputs' names. What is computed for one output alone becomes that output; all
+    else is copied.
+    """
     computed = {c.out for c in program.computes}
     renamed: dict[Buffer, Buffer] = {}
     copies: list[Compute] = []

@@ -1,7 +1,8 @@
-"""Where elements lie: channels-last activations, packed weights, padded and packed copies that kernels read.
+"""Where elements lie: channels-last activations, packed weights, padded and packed copies that
+kernels read.
 
-Operators are written in ONNX's logical order; a layout is a property of a buffer, so nothing here changes what is
-computed. One choice serves both targets, since they share one set of weights.
+Operators are written in ONNX's logical order; a layout is a property of a buffer, so nothing here
+changes what is computed. One choice serves both targets, since they share one set of weights.
 """
 
 from __future__ import annotations
@@ -36,19 +37,23 @@ from webkiln.lower.fuse import is_contraction
 
 __all__ = ["PANEL", "assign_layouts"]
 
-#: columns in a packed panel: two 128-bit vectors on wasm, two vec4 on WebGPU. With four rows that is eight
-#: accumulators; six rows spill in V8.
+#: columns in a packed panel: two 128-bit vectors on wasm, two vec4 on WebGPU. With four rows that
+#: is eight accumulators; six rows spill in V8.
 PANEL = 8
 
 
 def assign_layouts(program: Program) -> Program:
-    """`program` with a layout for every buffer, and the copies that contractions need inserted before them."""
+    """`program` with a layout for every buffer, and the copies that contractions need inserted
+    before them.
+    """
     program = _channels_last(_copy_outputs(program))
     return _Operands(program).run()
 
 
 def _copy_outputs(program: Program) -> Program:
-    """An output of a windowed operator is computed channels-last, then copied into the model's order."""
+    """An output of a windowed operator is computed channels-last, then copied into the model's
+    order.
+    """
     computes: list[Compute] = []
     wanted = set(program.channels_last)
     for c in program.computes:
@@ -66,7 +71,9 @@ def _copy_outputs(program: Program) -> Program:
 
 
 def _channels_last(program: Program) -> Program:
-    """Images and signals: batch, space, channels. Element-wise work keeps the layout of what it reads."""
+    """Images and signals: batch, space, channels. Element-wise work keeps the layout of what it
+    reads.
+    """
     chosen: set[Buffer] = set()
     for c in program.computes:
         if len(c.out.shape) < 3 or c.out in program.outputs:
@@ -90,7 +97,9 @@ def _channels_last(program: Program) -> Program:
 
 @dataclass
 class _Operands:
-    """Goes through the computations in order and gives each what it reads in the layout that it wants."""
+    """Goes through the computations in order and gives each what it reads in the layout that it
+    wants.
+    """
 
     program: Program
 
@@ -116,7 +125,7 @@ class _Operands:
                 return arranged
         return self._columns(compute, n)
 
-    # contractions ---------------------------------------------------------------------------------------
+    # contractions ---------------------------------------------------------------------------------
 
     def _contraction(self, compute: Compute, reduce: Reduce, n: Var) -> Compute | None:
         """Rows unconditional, columns in panels; None where one operand moves with neither or both."""
@@ -189,7 +198,9 @@ class _Operands:
         return Load(copy, [simplify(i - low) for i, low in zip(load.args, lows, strict=True)])
 
     def _panels(self, a: Load, b: Load, reduce: Reduce, n: Var, compute: Compute) -> Load:
-        """`b` from a buffer that is contiguous along n in panels of `PANEL`: packed now, or by a kernel."""
+        """`b` from a buffer that is contiguous along n in panels of `PANEL`: packed now, or by a
+        kernel.
+        """
         where = [i for i, index in enumerate(b.args) if n in set(walk(index))]
         if len(where) != 1 or linear(b.args[where[0]], (n,)) is None:
             return b
@@ -226,7 +237,7 @@ class _Operands:
         self.computes.append(Compute(copy, axes, value, f"pack for {compute.label}"))
         return Load(copy, variables)
 
-    # everything else ------------------------------------------------------------------------------------
+    # everything else ------------------------------------------------------------------------------
 
     def _columns(self, compute: Compute, n: Var) -> Compute:
         """Constants indexed by the output's innermost axis get that axis last."""
@@ -261,7 +272,9 @@ def _conjuncts(e: Expr) -> Iterable[Expr]:
 
 
 def _extremes(index: Expr) -> tuple[Expr, Expr] | None:
-    """The smallest and largest value of an index that is linear in its variables with positive factors."""
+    """The smallest and largest value of an index that is linear in its variables with positive
+    factors.
+    """
     variables = [v for v in walk(index) if isinstance(v, Var) and not isinstance(v, Dim)]
     parts = linear(index, variables)
     if parts is None:

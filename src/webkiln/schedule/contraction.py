@@ -1,4 +1,6 @@
-"""Recognising a contraction, Σ_k A[m, k] · B[k, n], in a nest: what both targets' matmul and convolution rest on."""
+"""Recognising a contraction, Σ_k A[m, k] · B[k, n], in a nest: what both targets' matmul and
+convolution rest on.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ __all__ = ["Contraction", "match_contraction"]
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """`nest` computes epilogue(Σ over `k` of a·b); `m` (if any) moves only `a`, `n` only `b`, both the output.
+    """`nest` computes epilogue(Σ over `k` of a·b); `m` (if any) moves only `a`, `n` only `b`, both
+    the output.
 
     `batch` are the other loops, outermost first. `b` is contiguous along `n` within a panel.
     """
@@ -30,7 +33,9 @@ class Contraction:
 
 
 def match_contraction(nest: Nest) -> Contraction | None:
-    """The contraction that `nest` is, or None when it is something else (or needs a guard, or a layout)."""
+    """The contraction that `nest` is, or None when it is something else (or needs a guard, or a
+    layout).
+    """
     reduce = _sum_of_products(nest.value)
     if reduce is None or not nest.loops:
         return None

@@ -22,7 +22,9 @@ def flops(compute: Compute) -> Expr:
 
 
 def bytes_moved(compute: Compute) -> Expr:
-    """Every buffer once: the least that memory has to deliver. A gathered table counts as what is gathered."""
+    """Every buffer once: the least that memory has to deliver. A gathered table counts as what is
+    gathered.
+    """
     size = _product(compute.out.shape)
     total = size * compute.out.dtype.bytes
     buffers = dict.fromkeys(n.buffer for n in walk(compute.value) if isinstance(n, Load))
@@ -47,7 +49,9 @@ def _product(extents: tuple[Expr, ...]) -> Expr:
 
 
 def _nodes(value: Expr) -> list[tuple[Expr, Expr]]:
-    """Each node with how often one element of the output evaluates it (its innermost reduction counts)."""
+    """Each node with how often one element of the output evaluates it (its innermost reduction
+    counts).
+    """
     found: list[tuple[Expr, Expr]] = []
     seen: set[Expr] = set()
 

@@ -1,8 +1,8 @@
 """Statements from a nest: the plain way, in which every rule that needs nothing special ends.
 
-Reductions are placed at the outermost loop where all that they use is bound (so a row's mean is computed
-once a row, not once an element), conditions on a reduction's own axes become its loop bounds, and one
-axis may be vectorised.
+Reductions are placed at the outermost loop where all that they use is bound (so a row's mean is
+computed once a row, not once an element), conditions on a reduction's own axes become its loop
+bounds, and one axis may be vectorised.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def initial(kind: str, dtype: DType) -> Expr:
 def bounds_of(reduce: Reduce) -> tuple[dict[Var, tuple[Expr, Expr]], Expr]:
     """Loop bounds (start, stop) of each axis, and the body they make unconditional.
 
-    A term `select(lo ≤ a·k + b and …, x, neutral)` of a sum is skipped where the condition fails: bounds
-    on one axis k at a time leave the body, others stay as they are.
+    A term `select(lo ≤ a·k + b and …, x, neutral)` of a sum is skipped where the condition fails:
+    bounds on one axis k at a time leave the body, others stay as they are.
     """
     bounds: dict[Var, tuple[Expr, Expr]] = {}
     for axis in reduce.axes:

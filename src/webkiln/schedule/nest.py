@@ -1,8 +1,9 @@
-"""A computation as a loop nest over physical memory, and the rewrites that do not depend on a target.
+"""A computation as a loop nest over physical memory, and the rewrites that do not depend on a
+target.
 
-`nest_of` turns logical indices into linear offsets, in the order of the output's layout. `split_axes` and
-`collapse` then bring the axes into their simplest shape: no division left in an index, no two loops where one
-does. All rewrites return a new Nest; print one to see it.
+`nest_of` turns logical indices into linear offsets, in the order of the output's layout.
+`split_axes` and `collapse` then bring the axes into their simplest shape: no division left in an
+index, no two loops where one does. All rewrites return a new Nest; print one to see it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ __all__ = ["Nest", "collapse", "drop_units", "nest_of", "reads", "reduces", "spl
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """`out[offset] = value` for all `loops`, outermost first. Loads are linear Reads, Reduces still whole."""
+    """`out[offset] = value` for all `loops`, outermost first. Loads are linear Reads, Reduces still
+    whole.
+    """
 
     out: Buffer
     loops: tuple[Var, ...]
@@ -54,7 +57,9 @@ class Nest:
 
 
 def drop_units(nest: Nest) -> Nest:
-    """Loops and reduction axes of one iteration are gone; the innermost loop stays, for what stores along it."""
+    """Loops and reduction axes of one iteration are gone; the innermost loop stays, for what stores
+    along it.
+    """
     axes = {*nest.loops[:-1], *(a for r in reduces(nest.value) for a in r.axes)}
     units: dict[Var, Expr] = {a: const(0, I32) for a in axes if a.extent is const(1, I32)}
 
@@ -77,7 +82,9 @@ def drop_units(nest: Nest) -> Nest:
 
 
 def nest_of(compute: Compute) -> Nest:
-    """The loops of `compute` in the physical order of its output; padding of packed panels is stored as 0."""
+    """The loops of `compute` in the physical order of its output; padding of packed panels is
+    stored as 0.
+    """
     out = compute.out
     physical: list[Var] = []
     index: list[Expr] = [const(0, I32) for _ in compute.axes]
@@ -118,12 +125,14 @@ def reduces(e: Expr) -> list[Reduce]:
 
 
 def strides(e: Expr, over: Iterable[Var]) -> dict[Var, Expr] | None:
-    """How far offset `e` moves with each of `over` (absent: not at all); None when not linear in them."""
+    """How far offset `e` moves with each of `over` (absent: not at all); None when not linear in
+    them.
+    """
     result = linear(e, over)
     return None if result is None else result[0]
 
 
-# --- splitting ------------------------------------------------------------------------------------------
+# --- splitting ------------------------------------------------------------------------------------
 
 
 def split_axes(nest: Nest) -> Nest:
@@ -175,7 +184,7 @@ def _replace_axis(nest: Nest, var: Var, new: Sequence[Var], value: Expr) -> Nest
     )
 
 
-# --- collapsing -----------------------------------------------------------------------------------------
+# --- collapsing -----------------------------------------------------------------------------------
 
 
 def collapse(nest: Nest) -> Nest:

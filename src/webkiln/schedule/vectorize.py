@@ -38,9 +38,9 @@ def vectorize(
 ) -> Expr | None:
     """`e` for var, var + 1, …, var + lanes - 1 at once; None where it has no such form.
 
-    Reads must move by one element or not at all with `var`, and no condition or index may depend on it.
-    What does not depend on `var` stays scalar until a vector meets it. `known` gives nodes whose vector form
-    exists already (a sum in a register).
+    Reads must move by one element or not at all with `var`, and no condition or index may depend on
+    it. What does not depend on `var` stays scalar until a vector meets it. `known` gives nodes
+    whose vector form exists already (a sum in a register).
     """
     done: dict[Expr, Expr | None] = dict(known or {})
     dependent = {var, *done}
