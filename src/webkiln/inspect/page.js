@@ -104,7 +104,8 @@ function stepTable(program, near) {
   const flops = program.steps.reduce((sum, step) => sum + step.flops, 0);
   const [mostFlops, mostBytes] = ["flops", "bytes"].map((key) => Math.max(...program.steps.map((step) => step[key])));
   for (const step of program.steps) {
-    const chips = step.nodes.map((name) => make("span", { class: "chip" }, name));
+    // The first node by its name, those fused into it by their operator: rows stay one line high.
+    const chips = step.nodes.map((name, i) => make("span", { class: "chip" }, i ? name.split(" ")[0] : name));
     const row = make("tr", { tabindex: 0, "data-step": step.index },
       railCell(program.rail, step.index, step.kind),
       make("td", { class: "soft" }, String(step.index)),
