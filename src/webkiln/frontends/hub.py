@@ -35,12 +35,14 @@ def load_repo(
     Raises `ModelNotFoundError` if there is no such repository or revision, if it is gated, or if it
     is not in the cache while offline.
     """
+    from huggingface_hub import constants
+
     from webkiln.frontends.folder import load_folder
 
     folder = _download(repo, revision, progress)
     source = load_folder(folder)
     source.name = repo.rpartition("/")[2]
-    source.provenance["origin"] = f"huggingface.co/{repo}"
+    source.provenance["origin"] = f"{constants.ENDPOINT}/{repo}"
     source.provenance["revision"] = folder.name  # snapshots are kept by commit
     return source
 
@@ -117,8 +119,13 @@ def _cached(repo: str, revision: str | None, reason: str) -> Path:
     from huggingface_hub import constants, errors, snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except (errors.LocalEntryNotFoundError, errors.IncompleteSnapshotError):
+        # Only some of the repository's files were wanted, so it can't be asked for as a whole.
+        return Path(
+            snapshot_download(
+                repo, revision=revision, local_files_only=True, allow_patterns=["config.json"]
+            )
+        )
+    except errors.LocalEntryNotFoundError:
         raise ModelNotFoundError(
             f"the repository {repo} cannot be downloaded from {constants.ENDPOINT} ({reason}) and "
             "is not in the cache",
