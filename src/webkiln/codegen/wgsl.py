@@ -17,7 +17,7 @@ import numpy as np
 from webkiln.codegen.names import Names
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32, DType
-from webkiln.ir.expr import Const, Dim, Expr, Op, Read, Var, const, transform, walk
+from webkiln.ir.expr import Const, Dim, Expr, Op, Read, Var, const, substitute, transform, walk
 from webkiln.ir.program import Kernel
 from webkiln.ir.simplify import always_nonneg, poly, simplify
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
@@ -113,20 +113,38 @@ def type_name(dtype: DType) -> str:
 def vector_buffers(kernel: Kernel) -> frozenset[Buffer]:
     """Buffers to be declared as arrays of vec4.
 
-    Every store to one is four lanes at a multiple of four, so are its vector reads, and it has one or
-    the other; single elements may be read too, but not stored: that could race with a neighbour.
+    Every store to one is four lanes at a multiple of four, so are its vector reads, and it has one
+    or the other; single elements may be read, but not stored: that could race with a neighbour.
     """
     aligned: set[Buffer] = set()
     other: set[Buffer] = set()
+    fours = _multiples_of_four(kernel)
+
+    def note(buffer: Buffer, offset: Expr, whole: bool) -> None:
+        (aligned if whole and _by_four(substitute(offset, fours)) else other).add(buffer)
+
     for s in statements(kernel.body):
         if isinstance(s, Store):
-            whole = s.value.dtype.lanes == 4 and s.count is None and _by_four(s.offset)
-            (aligned if whole else other).add(s.buffer)
+            note(s.buffer, s.offset, s.value.dtype.lanes == 4 and s.count is None)
         for node in walk(*expressions(s)):
             if isinstance(node, Read) and node.dtype.lanes > 1:
-                whole = node.dtype.lanes == 4 and _by_four(node.args[0])
-                (aligned if whole else other).add(node.buffer)
+                note(node.buffer, node.args[0], node.dtype.lanes == 4)
     return frozenset(b for b in aligned - other if _by_four(b.size))
+
+
+def _multiples_of_four(kernel: Kernel) -> dict[Var, Expr]:
+    """Loop variables and indices that are 4·x, as that."""
+    found: dict[Var, Expr] = {}
+    for s in statements(kernel.body):
+        match s:
+            case For(var, start, _, _, step) if step % 4 == 0 and _by_four(start):
+                found[var] = Var(f"{var.name}_four", 1 << 28) * 4
+            case Declare(var, value) if var.extent is not None:
+                if _by_four(substitute(value, found)):
+                    found[var] = Var(f"{var.name}_four", 1 << 28) * 4
+            case _:
+                pass
+    return found
 
 
 def _in_vectors(body: Sequence[Stmt], buffers: frozenset[Buffer]) -> tuple[Stmt, ...]:
@@ -379,8 +397,9 @@ class _Printer:
             return f"bitcast<{kind}>({args[0]})"
         if name == "lane":
             which = e.args[1]
-            fixed = isinstance(which, Const)
-            return f"{args[0]}.{'xyzw'[which.value]}" if fixed else f"{args[0]}[{args[1]}]"
+            if isinstance(which, Const):
+                return f"{args[0]}.{'xyzw'[int(which.value)]}"
+            return f"{args[0]}[{args[1]}]"
         if name in _CALLS:
             return f"{_CALLS[name]}({', '.join(args)})"
         raise ValueError(f"WGSL has no {name} of {e.dtype!r}: targets/webgpu.py must expand it")

@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from webkiln.ir.program import Compute, Kernel
-from webkiln.schedule.nest import Nest, collapse, nest_of, split_axes
+from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
 from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
+from webkiln.schedule.webgpu.rows import rows
 
 __all__ = ["RULES", "schedule"]
 
-RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, elements, fallback)
+Rule = Callable[[Nest], Kernel | None]
+
+#: each with whether axes are split where an index divides them: contractions know panels whole
+RULES: tuple[tuple[Rule, bool], ...] = (
+    (contraction, False),
+    (contraction, True),
+    (rows, True),
+    (elements, True),
+    (fallback, True),
+)
 
 
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
-    nest = collapse(split_axes(nest_of(compute)))
-    for rule in RULES:
-        kernel = rule(nest)
+    whole = drop_units(nest_of(compute))
+    nests = {False: collapse(whole), True: collapse(drop_units(split_axes(whole)))}
+    for rule, split in RULES:
+        kernel = rule(nests[split])
         if kernel is not None:
             return kernel
     raise AssertionError("the fallback rule takes every nest")

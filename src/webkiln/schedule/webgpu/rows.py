@@ -1,0 +1,174 @@
+"""Softmax, normalisation, reductions of whole rows: a workgroup a row.
+
+Every reduction of the nest is a stage: the invocations go over the row in strides, leave their
+partial results in workgroup memory, and fold them four to one until one is left. Then they compute
+the row's outputs together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.dtypes import I32
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Op,
+    Read,
+    Reduce,
+    Var,
+    call,
+    compare,
+    const,
+    free_vars,
+    splat,
+    substitute,
+    walk,
+)
+from webkiln.ir.program import Kernel, Loop
+from webkiln.ir.simplify import simplify
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
+from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, initial
+from webkiln.schedule.kernel import make_kernel
+from webkiln.schedule.nest import Nest, reduces
+from webkiln.schedule.vectorize import unit_stride, vectorize
+from webkiln.schedule.webgpu.grid import GROUP, at_most, extent_of, groups_of, product, unflatten
+
+__all__ = ["rows"]
+
+LANES = 4
+FOLD = 4  # partial results that one invocation adds in a step: fewer barriers than by two
+SHORT = 32  # reductions up to this size are not worth a workgroup
+LONG = 1024  # rows from here on get a workgroup of 256
+
+
+def rows(nest: Nest) -> Kernel | None:
+    """A workgroup for each combination of the loops that the reductions depend on."""
+    found = reduces(nest.value)
+    if not found:
+        return None
+    used = frozenset[Var]().union(*(free_vars(r) for r in found))
+    outer = tuple(v for v in nest.loops if v in used)
+    columns = tuple(v for v in nest.loops if v not in used)
+    size = max(at_most(product([extent_of(a) for a in r.axes])) for r in found)
+    if size <= SHORT or nest.loops[: len(outer)] != outer:
+        return None
+    if not columns and not all(_contiguous(r) for r in found):
+        return None
+    count = product([extent_of(v) for v in outer])
+    loops, group = groups_of(count)
+    threads = 256 if size >= LONG else GROUP
+    local = Var("local", threads)
+    row = Var("row", count)
+    work = _Row(local, threads)
+    value = work.reduce_all(nest.value)
+    body = [*unflatten(row, outer), *work.out, *work.store(replace(nest, value=value), columns)]
+    if len(loops) > 1:
+        body = [If(compare("lt", row, count), tuple(body))]
+    loops = [*loops, Loop(local, const(threads, I32), "local.x")]
+    return make_kernel("rows", nest, loops, [Declare(row, group), *body])
+
+
+def _contiguous(reduce: Reduce) -> bool:
+    """Neighbouring invocations read neighbouring elements."""
+    reads = [n for n in walk(reduce.body) if isinstance(n, Read)]
+    moves = [unit_stride(r.args[0], reduce.axes[-1]) for r in reads]
+    return 1 in moves and None not in moves
+
+
+@dataclass
+class _Row:
+    """Emits what the invocations of one workgroup do."""
+
+    local: Var
+    threads: int
+    out: list[Stmt] = field(default_factory=list)
+    emit: Emitter = field(default_factory=lambda: Emitter(1))
+    stage: itertools.count[int] = field(default_factory=itertools.count)
+
+    def reduce_all(self, value: Expr) -> Expr:
+        """`value` with each reduction replaced by a register, inner ones first."""
+        while True:
+            ready = [r for r in reduces(value) if not any(reduces(a) for a in r.args)]
+            if not ready:
+                return value
+            value = substitute(value, {ready[0]: self._reduce(ready[0])})
+
+    def _reduce(self, reduce: Reduce) -> Expr:
+        bounds, body = bounds_of(reduce)
+        *outer, inner = reduce.axes
+        start, stop = bounds[inner]
+        lanes = _lanes(body, inner, start, stop)
+        wide = body if lanes == 1 else vectorize(body, inner, lanes)
+        assert wide is not None
+        wide = splat(wide, lanes) if wide.dtype.lanes < lanes else wide
+        combine = COMBINE[reduce.kind]
+        partial = self.emit.register(wide.dtype, "part")
+        self.out.append(Declare(partial, splat(initial(reduce.kind, reduce.dtype), lanes)))
+        step: list[Stmt] = [Assign(partial, call(combine, partial, wide))]
+        loops: list[Stmt] = [self._strided(inner, start, stop, step, lanes)]
+        for axis in reversed(outer):
+            loops = [For(axis, *bounds[axis], tuple(loops))]
+        self.out.extend(loops)
+        whole: Expr = partial if lanes == 1 else Op(f"fold_{combine}", (partial,), reduce.dtype)
+        return self._fold(whole, combine)
+
+    def _strided(self, var: Var, start: Expr, stop: Expr, body: Sequence[Stmt], lanes: int) -> For:
+        first = simplify(start + self.local * lanes)
+        return For(var, first, stop, tuple(body), self.threads * lanes)
+
+    def _fold(self, partial: Expr, combine: str) -> Expr:
+        """All invocations' `partial` combined, known to each of them."""
+        name = f"partial{next(self.stage)}"
+        shared = Buffer(name, partial.dtype, (const(self.threads, I32),), "workgroup")
+        self.out.append(Store(shared, self.local, partial))
+        left = self.threads
+        while left > 1:
+            left //= FOLD
+            parts = [Read(shared, self.local + i * left) for i in range(FOLD)]
+            total: Expr = parts[0]
+            for part in parts[1:]:
+                total = call(combine, total, part)
+            self.out.append(Barrier())
+            self.out.append(
+                If(compare("lt", self.local, left), (Store(shared, self.local, total),))
+            )
+        self.out.append(Barrier())
+        result = self.emit.register(partial.dtype, "total")
+        self.out.append(Declare(result, Read(shared, const(0, I32))))
+        return result
+
+    def store(self, nest: Nest, columns: tuple[Var, ...]) -> list[Stmt]:
+        """The row's outputs."""
+        if not columns:
+            one = Store(nest.out, nest.offset, nest.value)
+            return [If(compare("eq", self.local, 0), (one,))]
+        *outer, inner = columns
+        stop = extent_of(inner)
+        wide = None
+        if unit_stride(nest.offset, inner) == 1 and _divides(LANES, stop):
+            wide = vectorize(nest.value, inner, LANES)
+        lanes = 1 if wide is None else LANES
+        value = nest.value if wide is None else wide
+        value = splat(value, lanes) if value.dtype.lanes < lanes else value
+        store = Store(nest.out, nest.offset, value)
+        loops: list[Stmt] = [self._strided(inner, const(0, I32), stop, [store], lanes)]
+        for axis in reversed(outer):
+            loops = [For(axis, const(0, I32), extent_of(axis), tuple(loops))]
+        return loops
+
+
+def _lanes(body: Expr, inner: Var, start: Expr, stop: Expr) -> int:
+    """4 where the row is contiguous and four at a time never reach beyond its end."""
+    whole = isinstance(start, Const) and start.value == 0 and _divides(LANES, stop)
+    reads = [n for n in walk(body) if isinstance(n, Read)]
+    moves = [unit_stride(r.args[0], inner) for r in reads]
+    fits = whole and 1 in moves and vectorize(body, inner, LANES) is not None
+    return LANES if fits else 1
+
+
+def _divides(width: int, e: Expr) -> bool:
+    return simplify(e % width) is const(0, I32)
