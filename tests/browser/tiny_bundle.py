@@ -123,7 +123,7 @@ def _write_golden(model: Path) -> dict[str, Any]:
     n = 100
     x = np.linspace(-1, 1, n, dtype=np.float32)
     ids = np.arange(n, dtype=np.int64)
-    tensors = {"x": x, "ids": ids, "y": x * 2 + 1, "z": ids * 3}
+    tensors: dict[str, np.ndarray[Any, Any]] = {"x": x, "ids": ids, "y": x * 2 + 1, "z": ids * 3}
     entries, data = {}, b""
     for name, array in tensors.items():
         data += bytes(-len(data) % 64)
@@ -229,9 +229,19 @@ def _plan() -> dict[str, Any]:
             }
         ],
         "kernels": [
-            {"name": "scale", "access": ["read", "read", "write"], "params": 1},
-            {"name": "shift", "access": ["read", "read", "write"], "params": 1},
-            {"name": "triple", "access": ["read", "write"], "params": 1},
+            {
+                "name": "scale",
+                "access": ["read", "read", "write"],
+                "params": 1,
+                "kind": "elementwise",
+            },
+            {
+                "name": "shift",
+                "access": ["read", "read", "write"],
+                "params": 1,
+                "kind": "elementwise",
+            },
+            {"name": "triple", "access": ["read", "write"], "params": 1, "kind": "elementwise"},
         ],
         "buffers": [
             buffer("x", "float32", "input", X, 1, 0),

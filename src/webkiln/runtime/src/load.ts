@@ -16,6 +16,10 @@ const DEVICES: readonly DeviceOption[] = ["auto", "webgpu", "wasm"];
  *     const model = await load("./model/", { onProgress: ({ loaded, total }) => ... });
  *     const { logits } = await model.run({ x: new Tensor("float32", data, [1, 3, 224, 224]) });
  *
+ * Works from any folder of a site. WebGPU needs https or localhost; threads also need the headers
+ * Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy. A Content-Security-Policy has to
+ * allow `script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'`.
+ *
  * @throws WebkilnError; its `code` says what happened.
  */
 export async function load(url: string | URL, options: LoadOptions = {}): Promise<Model> {
