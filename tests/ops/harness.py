@@ -139,12 +139,12 @@ def interpreter(
     model: onnx.ModelProto, inputs: Mapping[str, Array], dims: Mapping[str, int]
 ) -> list[Array]:
     """Our definitions, as written; also checks what they say of the outputs' types and shapes."""
-    program, ctx = lower_graph(onnx_ir.from_proto(model), {n: max(64, v) for n, v in dims.items()})
+    program, _ = lower_graph(onnx_ir.from_proto(model), {n: max(64, v) for n, v in dims.items()})
     results = run_program(program, inputs, dims)
     out = []
     for buffer, array in zip(program.outputs, results, strict=True):
         assert tuple(value_of(e, dims) for e in buffer.shape) == array.shape
-        out.append(array.astype(ctx.tensors[buffer].dtype))
+        out.append(array.astype(buffer.model_dtype))
     return out
 
 

@@ -16,6 +16,12 @@ def _truncdiv(a: Any, b: Any) -> Any:
     return np.where((np.asarray(a) < 0) != (np.asarray(b) < 0), -quotient, quotient)
 
 
+def _divisor(b: Any) -> Any:
+    """Integer division by zero only occurs where its result is not used."""
+    b = np.asarray(b)
+    return b if b.dtype.kind == "f" else np.where(b == 0, 1, b)
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -23,8 +29,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": np.divide,
-    "floordiv": lambda a, b: np.floor_divide(a, np.where(np.asarray(b) == 0, 1, b)),
-    "mod": lambda a, b: np.mod(a, np.where(np.asarray(b) == 0, 1, b)),
+    "floordiv": lambda a, b: np.floor_divide(a, _divisor(b)),
+    "mod": lambda a, b: np.mod(a, _divisor(b)),
     "truncdiv": _truncdiv,
     "fmod": np.fmod,
     "pow": np.power,

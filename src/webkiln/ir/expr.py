@@ -1,26 +1,23 @@
-"""Scalar expressions: the one language in which operators, indices, shapes and dispatch sizes are
-written.
+"""Scalar expressions: the one language of operators, indices, shapes and dispatch sizes.
 
-Nodes are immutable and interned, so equality is identity and shared work is shared structure (a
-DAG). The constructors below fold constants and drop neutral elements; `simplify.py` puts integer
-expressions in a canonical form.
+The nodes themselves are in `nodes.py`. The constructors here fold constants and drop neutral
+elements; `simplify.py` puts integer expressions in a canonical form.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakValueDictionary
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from webkiln.ir.dtypes import BOOL, F32, I32, DType
+from webkiln.ir.dtypes import BOOL, I32, DType
+from webkiln.ir.nodes import Const, Dim, Expr, ExprLike, Load, Op, Read, Reduce, Var, const, convert
 
 if TYPE_CHECKING:
     from webkiln.ir.buffer import Buffer
 
 __all__ = [
     "COMPARISONS",
-    "UNARY",
     "Const",
     "Dim",
     "Expr",
@@ -34,7 +31,6 @@ __all__ = [
     "call",
     "cast",
     "ceildiv",
-    "children",
     "compare",
     "const",
     "convert",
@@ -55,41 +51,6 @@ __all__ = [
     "walk",
 ]
 
-ExprLike: TypeAlias = "Expr | int | float | bool"
-
-_INTERNED: WeakValueDictionary[tuple[Any, ...], Expr] = WeakValueDictionary()
-
-#: one-argument float functions; their meaning is NumPy's function of that name (erf: SciPy's).
-UNARY = frozenset(
-    [
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "erf",
-        "floor",
-        "ceil",
-        "round",
-        "trunc",
-        "sign",
-        "isnan",
-        "isinf",
-    ]
-)
 COMPARISONS = frozenset({"lt", "le", "eq", "ne"})
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: a + b,
@@ -97,6 +58,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "mul": lambda a, b: a * b,
     "floordiv": lambda a, b: a // b,
     "mod": lambda a, b: a % b,
+    "truncdiv": lambda a, b: abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1),
     "min": min,
     "max": max,
     "lt": lambda a, b: a < b,
@@ -106,203 +68,22 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "and": lambda a, b: a and b,
     "or": lambda a, b: a or b,
 }
-
-
-class Expr:
-    """A typed scalar expression. `args` are its operands, `dtype` its element type."""
-
-    __slots__ = ("__weakref__", "args", "dtype")
-    args: tuple[Expr, ...]
-    dtype: DType
-
-    def __add__(self, other: ExprLike) -> Expr:
-        return call("add", self, other)
-
-    def __radd__(self, other: ExprLike) -> Expr:
-        return call("add", other, self)
-
-    def __sub__(self, other: ExprLike) -> Expr:
-        return call("sub", self, other)
-
-    def __rsub__(self, other: ExprLike) -> Expr:
-        return call("sub", other, self)
-
-    def __mul__(self, other: ExprLike) -> Expr:
-        return call("mul", self, other)
-
-    def __rmul__(self, other: ExprLike) -> Expr:
-        return call("mul", other, self)
-
-    def __truediv__(self, other: ExprLike) -> Expr:
-        return call("div", self, other)
-
-    def __rtruediv__(self, other: ExprLike) -> Expr:
-        return call("div", other, self)
-
-    def __floordiv__(self, other: ExprLike) -> Expr:
-        return call("floordiv", self, other)
-
-    def __rfloordiv__(self, other: ExprLike) -> Expr:
-        return call("floordiv", other, self)
-
-    def __mod__(self, other: ExprLike) -> Expr:
-        return call("mod", self, other)
-
-    def __neg__(self) -> Expr:
-        return call("neg", self)
-
-    def __repr__(self) -> str:
-        from webkiln.ir.text import expr_text
-
-        return expr_text(self)
-
-
-def _intern(cls: type[Any], key: tuple[Any, ...], build: Callable[[Any], None]) -> Any:
-    full = (cls, *key)
-    node = _INTERNED.get(full)
-    if node is None:
-        node = object.__new__(cls)
-        build(node)
-        _INTERNED[full] = node
-    return node
-
-
-class Const(Expr):
-    """A literal. Integers are exact Python ints, floats are printed with their shortest exact
-    decimal.
-    """
-
-    __slots__ = ("value",)
-    value: int | float | bool
-
-    def __new__(cls, value: int | float | bool, dtype: DType) -> Const:
-        def build(n: Const) -> None:
-            n.value, n.dtype, n.args = value, dtype, ()
-
-        return _intern(cls, (repr(value), dtype), build)  # type: ignore[no-any-return]
-
-
-class Var(Expr):
-    """A named integer: a loop axis in `[0, extent)`. A `Dim` when it stands for a symbolic
-    dimension.
-    """
-
-    __slots__ = ("extent", "name")
-    name: str
-    extent: Expr | None
-
-    def __new__(cls, name: str, extent: ExprLike | None = None, dtype: DType = I32) -> Var:
-        bound = None if extent is None else convert(extent, I32)
-
-        def build(n: Var) -> None:
-            n.name, n.extent, n.dtype, n.args = name, bound, dtype, ()
-
-        return _intern(cls, (name, bound, dtype), build)  # type: ignore[no-any-return]
-
-
-class Dim(Var):
-    """A symbolic dimension of the model, `1 ≤ value ≤ max`; `max` is None until the user gives a
-    bound.
-    """
-
-    __slots__ = ("max",)
-    max: int | None
-
-    def __new__(cls, name: str, max: int | None = None) -> Dim:
-        def build(n: Dim) -> None:
-            n.name, n.extent, n.dtype, n.args, n.max = name, None, I32, (), max
-
-        return _intern(cls, (name, max), build)  # type: ignore[no-any-return]
-
-
-class Op(Expr):
-    """An operation by name on `args`; `call` is its constructor."""
-
-    __slots__ = ("name",)
-    name: str
-
-    def __new__(cls, name: str, args: tuple[Expr, ...], dtype: DType) -> Op:
-        def build(n: Op) -> None:
-            n.name, n.args, n.dtype = name, args, dtype
-
-        return _intern(cls, (name, args, dtype), build)  # type: ignore[no-any-return]
-
-
-class Load(Expr):
-    """One element of `buffer` at logical indices `args`."""
-
-    __slots__ = ("buffer",)
-    buffer: Buffer
-
-    def __new__(cls, buffer: Buffer, index: Iterable[ExprLike]) -> Load:
-        args = tuple(convert(i, I32) for i in index)
-        if len(args) != len(buffer.shape):
-            raise ValueError(
-                f"{buffer.name} has rank {len(buffer.shape)}, indexed with {len(args)}"
-            )
-
-        def build(n: Load) -> None:
-            n.buffer, n.args, n.dtype = buffer, args, buffer.dtype
-
-        return _intern(cls, (id(buffer), args), build)  # type: ignore[no-any-return]
-
-
-class Read(Expr):
-    """`dtype.lanes` consecutive elements of `buffer` from linear element offset `args[0]`: a
-    scheduled Load.
-    """
-
-    __slots__ = ("buffer",)
-    buffer: Buffer
-
-    def __new__(cls, buffer: Buffer, offset: Expr, lanes: int = 1) -> Read:
-        dtype = buffer.dtype.vector(lanes)
-
-        def build(n: Read) -> None:
-            n.buffer, n.args, n.dtype = buffer, (offset,), dtype
-
-        return _intern(cls, (id(buffer), offset, lanes), build)  # type: ignore[no-any-return]
-
-
-class Reduce(Expr):
-    """`kind` (sum, prod, max, min) of `body` over `axes`; an empty sum is 0, prod 1, max -inf, min
-    inf.
-    """
-
-    __slots__ = ("axes", "kind")
-    kind: str
-    axes: tuple[Var, ...]
-
-    def __new__(cls, kind: str, axes: Iterable[Var], body: Expr) -> Reduce:
-        over = tuple(axes)
-
-        def build(n: Reduce) -> None:
-            n.kind, n.axes, n.args, n.dtype = kind, over, (body,), body.dtype
-
-        return _intern(cls, (kind, over, body), build)  # type: ignore[no-any-return]
-
-    @property
-    def body(self) -> Expr:
-        return self.args[0]
+_DIVISIONS = ("floordiv", "mod", "truncdiv")
+_UNARY_FOLDS: dict[str, Callable[[float], float]] = {
+    "floor": math.floor,
+    "ceil": math.ceil,
+    "round": round,  # half to even
+    "trunc": math.trunc,
+    "exp": math.exp,
+    "log": math.log,
+    "sqrt": math.sqrt,
+    "rsqrt": lambda a: 1 / math.sqrt(a),
+    "tanh": math.tanh,
+    "erf": math.erf,
+}
 
 
 # --- constructors ---------------------------------------------------------------------------------
-
-
-def convert(value: ExprLike, dtype: DType | None = None) -> Expr:
-    """`value` as an expression; a Python number takes `dtype` (default: int32, float32 or bool)."""
-    if isinstance(value, Expr):
-        return value
-    if dtype is None:
-        dtype = BOOL if isinstance(value, bool) else I32 if isinstance(value, int) else F32
-    return const(value, dtype)
-
-
-def const(value: int | float | bool, dtype: DType) -> Const:
-    """A literal of type `dtype`, its value coerced to it."""
-    if dtype.kind == "b":
-        return Const(bool(value), dtype)
-    return Const(int(value) if dtype.is_int else float(value), dtype)
 
 
 def is_const(e: Expr, value: int | float | None = None) -> bool:
@@ -311,9 +92,7 @@ def is_const(e: Expr, value: int | float | None = None) -> bool:
 
 
 def call(name: str, *operands: ExprLike) -> Expr:
-    """The operation `name` on `operands`, folded where that is free; Python numbers take the
-    others' type.
-    """
+    """Operation `name`, folded where that is free; Python numbers take the other operand's type."""
     dtype = next((x.dtype for x in operands if isinstance(x, Expr)), None)
     args = tuple(convert(x, dtype) for x in operands)
     if len({a.dtype for a in args}) > 1 and name != "select":
@@ -334,7 +113,7 @@ def _fold(name: str, args: tuple[Expr, ...]) -> Expr | None:
         return None
     a, b = args
     if isinstance(a, Const) and isinstance(b, Const):
-        if name in _BINARY and not (name in ("floordiv", "mod") and b.value == 0):
+        if name in _BINARY and not (name in _DIVISIONS and b.value == 0):
             result = _BINARY[name](a.value, b.value)
             return const(result, BOOL if name in COMPARISONS else a.dtype)
         if name == "div" and a.dtype.is_float and b.value != 0:
@@ -348,10 +127,13 @@ def _fold_unary(name: str, a: Expr) -> Expr | None:
             return const(-a.value, a.dtype)
         if name == "abs":
             return const(abs(a.value), a.dtype)
-        if name == "sqrt" and a.value >= 0:
-            return const(math.sqrt(a.value), a.dtype)
         if name == "not":
             return const(not a.value, BOOL)
+        if name in _UNARY_FOLDS and a.dtype.is_float:
+            try:
+                return const(_UNARY_FOLDS[name](float(a.value)), a.dtype)
+            except (ArithmeticError, ValueError):
+                return None  # an infinity or NaN is left to run time
     return None
 
 
@@ -390,6 +172,7 @@ def compare(name: str, a: ExprLike, b: ExprLike) -> Expr:
 
 
 def minimum(a: ExprLike, b: ExprLike) -> Expr:
+    """The smaller; a NaN in the first operand is kept."""
     return call("min", a, b)
 
 
@@ -399,6 +182,7 @@ def maximum(a: ExprLike, b: ExprLike) -> Expr:
 
 
 def logical_and(*conditions: ExprLike) -> Expr:
+    """Whether all hold; the right ones are evaluated only where the left ones do."""
     result: Expr = const(True, BOOL)
     for c in conditions:
         result = call("and", result, c)
@@ -406,17 +190,17 @@ def logical_and(*conditions: ExprLike) -> Expr:
 
 
 def logical_or(a: ExprLike, b: ExprLike) -> Expr:
+    """Whether one holds; `b` is evaluated only where `a` does not."""
     return call("or", a, b)
 
 
 def logical_not(a: Expr) -> Expr:
+    """Whether `a` does not hold."""
     return call("not", a)
 
 
 def select(condition: Expr, a: ExprLike, b: ExprLike) -> Expr:
-    """`a` where `condition` holds, else `b`. Only the chosen side is evaluated (it may guard an
-    index).
-    """
+    """`a` where `condition` holds, else `b`; the other side is not evaluated (it guards loads)."""
     dtype = a.dtype if isinstance(a, Expr) else b.dtype if isinstance(b, Expr) else None
     x, y = convert(a, dtype), convert(b, dtype)
     if x.dtype != y.dtype:
@@ -430,7 +214,7 @@ def cast(e: Expr, dtype: DType) -> Expr:
     """`e` converted to `dtype`; float to int truncates, anything to bool is `!= 0`."""
     if e.dtype == dtype:
         return e
-    if isinstance(e, Const):
+    if isinstance(e, Const) and (not dtype.is_int or math.isfinite(e.value)):
         return const(e.value, dtype)
     if dtype.kind == "b":
         return call("ne", e, const(0, e.dtype))
@@ -466,10 +250,6 @@ def ceildiv(a: ExprLike, b: ExprLike) -> Expr:
 
 
 # --- traversal ------------------------------------------------------------------------------------
-
-
-def children(e: Expr) -> tuple[Expr, ...]:
-    return e.args
 
 
 def walk(*roots: Expr) -> Iterator[Expr]:
@@ -514,9 +294,7 @@ def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
 
 
 def transform(e: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
-    """Bottom-up rewriting: `f` sees each node with rewritten operands; None keeps it. Shared nodes
-    once.
-    """
+    """Rewriting, operands first: `f` sees each node once, with new operands; None keeps it."""
     done: dict[Expr, Expr] = {}
     for node in walk(e):
         new = map_children(node, done.__getitem__)

@@ -56,9 +56,7 @@ def _poly(e: Expr) -> tuple[tuple[Monomial, int], ...]:
 
 
 def poly(e: Expr) -> Poly:
-    """`e` (an int32 expression) as a polynomial; what is not +, -, * stays an atom in simplest
-    form.
-    """
+    """The int32 expression `e` as a polynomial; what is not +, -, * stays an atom, simplified."""
     return dict(_poly(e))
 
 
@@ -113,7 +111,7 @@ def _extremum(name: str, a: Expr, b: Expr) -> Poly:
 
 
 def _divide(name: str, n: Poly, d: Poly) -> Poly:
-    """N // d and n % d: terms that d divides leave the division when the rest stays within [0, d)."""
+    """`n // d` or `n % d`: terms that d divides leave it when the rest stays within [0, d)."""
     if not d or not always_nonneg(_add(d, {(): 1}, -1)):  # the divisor is not known to be positive
         return {(Op(name, (to_expr(n), to_expr(d)), I32),): 1}
     quotient, rest = _split(n, d)
@@ -352,8 +350,7 @@ def is_zero(e: Expr) -> bool:
 
 
 def linear(e: Expr, over: Iterable[Var]) -> tuple[dict[Var, Expr], Expr] | None:
-    """`e` = Σ coefficient·var + rest with coefficients free of the `over` variables; None if it is
-    not.
+    """`e` as Σ coefficient·var + rest, coefficients free of `over`; None if it has no such form.
 
     Variables that do not occur have no entry.
     """
