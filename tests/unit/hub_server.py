@@ -1,4 +1,4 @@
-"""A small server on localhost that speaks as much of the Hugging Face Hub's protocol as models need.
+"""A small server on localhost that speaks as much of the Hub's protocol as models need.
 
 Model info, the file tree, and files by HEAD and GET with ETag, X-Repo-Commit and ranges.
 """
@@ -95,7 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         if kind == "tree":
             return self._json(entries)
-        siblings = [{"rfilename": e["path"], "size": e["size"], "blobId": e["oid"]} for e in entries]
+        siblings = [
+            {"rfilename": e["path"], "size": e["size"], "blobId": e["oid"]} for e in entries
+        ]
         self._json({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
 
     def _file(self, repo, revision, name):

@@ -289,7 +289,11 @@ def test_names_of_old_checkpoints(tmp_path):
         ({"is_decoder": True}, UnsupportedModelError, "decoder"),
         ({"hidden_size": 13}, InvalidModelError, "no multiple of 3 heads"),
         ({"num_hidden_layers": 3}, InvalidModelError, "no tensor 'encoder.layer.2"),
-        ({"vocab_size": 30}, InvalidModelError, r"has shape \[31, 12\]; the config says \[30, 12\]"),
+        (
+            {"vocab_size": 30},
+            InvalidModelError,
+            r"has shape \[31, 12\]; the config says \[30, 12\]",
+        ),
         ({"num_attention_heads": None}, InvalidModelError, "num_attention_heads should be"),
         ({"model_type": "llama"}, MissingDependencyError, "'llama' is not built in"),
     ],

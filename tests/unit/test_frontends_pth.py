@@ -293,7 +293,7 @@ def test_truncated_legacy_checkpoint(tmp_path, torch):
     path = write_legacy(tmp_path / "w.pth", torch, {"w": FakeTensor(np.zeros(1000, np.float32))})
     data = path.read_bytes()
     path.write_bytes(data[:-10])
-    with pytest.raises(InvalidModelError, match="w.pth is truncated"):
+    with pytest.raises(InvalidModelError, match=r"w\.pth is truncated"):
         load(path)
     path.write_bytes(data[:100])
     with pytest.raises(InvalidModelError, match="malformed or truncated"):
