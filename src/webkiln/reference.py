@@ -22,9 +22,7 @@ _IN_MEMORY = 1 << 30  # bytes of weights; protobuf stops at 2 GiB
 def reference_outputs(
     model: ir.Model, inputs: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[np.generic]]:
-    """The outputs of `model` by name. Raises `UnsupportedModelError` when the reference can't run
-    it.
-    """
+    """The outputs by name; raises `UnsupportedModelError` where the reference can't run `model`."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     with tempfile.TemporaryDirectory(prefix="webkiln-") as folder:

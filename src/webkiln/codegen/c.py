@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from webkiln.ir.buffer import Buffer
+from webkiln.codegen.cursors import Cursor, cursors
 from webkiln.codegen.names import Names, temporaries
 from webkiln.ir.dtypes import BOOL, DType
 from webkiln.ir.expr import Const, Dim, Expr, Op, Read, Var, walk
@@ -92,6 +93,7 @@ class _Printer:
         self.lines: list[str] = []
         self.depth = 1
         self.temps: dict[Expr, str] = {}
+        self.places: dict[Read, tuple[str, int]] = {}  # what a cursor serves
         self.counter = 0
 
     def line(self, text: str) -> None:
@@ -142,13 +144,8 @@ class _Printer:
                 self.line(f"{self.names.var(var)} = {self.typed(value)};")
             case Store(buffer, offset, value, count):
                 self._store(Store(buffer, offset, value, count))
-            case For(var, start, stop, body, step):
-                name = self.names.var(var)
-                advance = f"{name}++" if step == 1 else f"{name} += {step}"
-                first, last = self.expr(start), self.expr(stop)
-                self.line(f"for (int {name} = {first}; {name} < {last}; {advance}) {{")
-                self._indented(body)
-                self.line("}")
+            case For():
+                self._loop(s)
             case If(condition, body, orelse):
                 self.line(f"if ({self.expr(condition)}) {{")
                 self._indented(body)
@@ -159,6 +156,38 @@ class _Printer:
             case Barrier():
                 raise AssertionError("a wasm kernel has no barrier inside")
         self.temps = outer
+
+    def _loop(self, s: For) -> None:
+        name = self.names.var(s.var)
+        advance = f"{name}++" if s.step == 1 else f"{name} += {s.step}"
+        first, last = self.expr(s.start), self.expr(s.stop)
+        walking = cursors(s) or []
+        pointers = [self._cursor(c) for c in walking]
+        self.line(f"for (int {name} = {first}; {name} < {last}; {advance}) {{")
+        self._indented(s.body)
+        if walking:
+            moves = [
+                f"{p} += {self.expr(c.step)};" for p, c in zip(pointers, walking, strict=True)
+            ]
+            self.line("  " + " ".join(moves))
+            # keeps clang from turning the pointers back into indices, and iterations from mixing
+            pinned = ", ".join(f'"+r"({p})' for p in pointers)
+            self.line(f'  __asm__ volatile("" : {pinned});')
+        self.line("}")
+        for c in walking:
+            for read in c.reads:
+                del self.places[read]
+
+    def _cursor(self, cursor: Cursor) -> str:
+        """Declares the pointer; its Reads print relative to it until the loop ends."""
+        name = f"p{self.counter}"
+        self.counter += 1
+        kind = type_name(cursor.buffer.dtype)
+        start = f"{self.names.buffer(cursor.buffer)} + {self.expr(cursor.start)}"
+        self.line(f"const {kind} *{name} = {start};")
+        for read, distance in cursor.reads.items():
+            self.places[read] = name, distance
+        return name
 
     def _indented(self, body: Sequence[Stmt]) -> None:
         self.depth += 1
@@ -205,15 +234,13 @@ class _Printer:
         return self._operation(e)
 
     def _read(self, e: Read) -> str:
-        pointer, fixed = self._place(e.buffer, e.args[0])
+        pointer, fixed = self.places.get(e) or self._place(e.buffer, e.args[0])
         if e.dtype.lanes == 1:
             return f"{pointer}[{fixed}]"
         return f"*(const {type_name(e.dtype)} *)({pointer} + {fixed})"
 
     def _place(self, buffer: Buffer, offset: Expr) -> tuple[str, int]:
-        """A pointer and a constant index: clang folds a constant one into the access, a sum it may
-        not.
-        """
+        """A pointer and a constant index, which clang folds into the access (a sum it may not)."""
         name, fixed = self.names.buffer(buffer), 0
         last = offset.args[-1] if offset.args else offset
         if isinstance(offset, Op) and offset.name == "add" and isinstance(last, Const):
@@ -422,9 +449,7 @@ def _vector_helpers(t: DType) -> str:
 
 
 def _extrema(t: DType, kind: str, mask: str) -> list[str]:
-    """One instruction where the engine has relaxed SIMD; a compare and a select (pmin, pmax)
-    elsewhere.
-    """
+    """One instruction where the engine has relaxed SIMD, elsewhere a compare and a select."""
     out = []
     for name, test in (("max", "a < b"), ("min", "b < a")):
         head = f"static inline {kind} {name}_{kind}({kind} a, {kind} b)"
@@ -451,9 +476,7 @@ def _fold(element: str, combine: str, text: str | None, lanes: int) -> str:
 
 
 def _driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
-    """`webkiln_steps` and `webkiln_step`: which kernel on which addresses, over which share of its
-    tasks.
-    """
+    """`webkiln_steps` and `webkiln_step`: which kernel, on which addresses, over which tasks."""
     counts = " : ".join(f"program == {i} ? {len(steps)}" for i, steps in enumerate(programs))
     lines = [_SHARE, "", f"int webkiln_steps(int program) {{ return {counts} : 0; }}", ""]
     lines.append("void webkiln_step(int program, int step, int thread, int threads) {")

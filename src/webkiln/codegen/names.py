@@ -19,9 +19,11 @@ class Names:
         self._buffers: dict[Buffer, str] = {}
 
     def var(self, v: Var) -> str:
+        """The name of variable `v`, given at its first appearance."""
         return self._vars.setdefault(v, f"v{len(self._vars)}")
 
     def buffer(self, b: Buffer) -> str:
+        """The name of buffer `b`, given at its first appearance."""
         return self._buffers.setdefault(b, f"b{len(self._buffers)}")
 
 

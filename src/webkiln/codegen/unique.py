@@ -21,9 +21,7 @@ class KernelSet:
 
 
 def unique(kernels: Sequence[Kernel], source: Callable[[Kernel, str], str]) -> KernelSet:
-    """`kernels`, one a step, printed by `source(kernel, name)` and merged where the text is the
-    same.
-    """
+    """`kernels`, one a step, printed by `source(kernel, name)`; those of equal text are merged."""
     result = KernelSet()
     seen: dict[str, int] = {}
     for kernel in kernels:

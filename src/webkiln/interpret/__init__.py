@@ -1,3 +1,1 @@
-"""The definition of the kernel IR that runs: NumPy for computations, plain Python for scheduled
-kernels.
-"""
+"""The kernel IR's living definition: NumPy for computations, Python for scheduled kernels."""

@@ -40,9 +40,7 @@ def evaluate(compute: Compute, arrays: Mapping[Buffer, Array], dims: Mapping[str
 def run_program(
     program: Program, inputs: Mapping[str, Array], dims: Mapping[str, int] | None = None
 ) -> list[Array]:
-    """The program's outputs (storage dtypes) for `inputs` by name; dims are read off the inputs'
-    shapes.
-    """
+    """The program's outputs (storage dtypes) for `inputs` by name, whose shapes give the dims."""
     bound = dict(dims or {})
     arrays: dict[Buffer, Array] = {}
     for buffer in program.inputs:
@@ -59,7 +57,7 @@ def run_program(
 
 
 class _Evaluator:
-    """Evaluates expressions over a grid. A Reduce adds trailing axes to the grid, then folds them."""
+    """Evaluates expressions over a grid; a Reduce adds trailing axes to it, then folds them."""
 
     def __init__(
         self,

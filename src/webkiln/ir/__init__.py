@@ -1,0 +1,1 @@
+"""The kernel IR: scalar expressions, buffers, computations, scheduled kernels."""

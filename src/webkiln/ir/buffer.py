@@ -17,9 +17,7 @@ Role = Literal["input", "output", "constant", "temporary", "state", "workgroup"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One physical dimension: `(index[axis] // divisor) % modulus` (no modulus: the outermost
-    part).
-    """
+    """One physical dimension: `index[axis] // divisor % modulus`; no modulus: the outermost."""
 
     axis: int
     divisor: int = 1
@@ -28,9 +26,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Physical dimensions, outermost first. Every layout is one of splits and orders of the logical
-    axes.
-    """
+    """Physical dimensions, outermost first: splits of the logical axes, in some order."""
 
     parts: tuple[Part, ...]
 
@@ -40,6 +36,7 @@ class Layout:
         return tuple(dict.fromkeys(p.axis for p in self.parts))
 
     def extents(self, shape: Sequence[Expr]) -> tuple[Expr, ...]:
+        """The size of each part for a buffer of logical `shape`."""
         return tuple(
             const(p.modulus, I32) if p.modulus is not None else ceildiv(shape[p.axis], p.divisor)
             for p in self.parts
@@ -88,6 +85,7 @@ class Buffer:
             object.__setattr__(self, "model_dtype", self.dtype.name)
 
     def offset(self, index: Sequence[ExprLike]) -> Expr:
+        """The linear element offset of logical `index`."""
         return self.layout.offset(self.shape, [convert(i, I32) for i in index])
 
     @property

@@ -38,14 +38,17 @@ class DType:
 
     @property
     def scalar(self) -> DType:
+        """The element type, one at a time."""
         return self.vector(1)
 
     @property
     def is_float(self) -> bool:
+        """Whether it is a floating-point type."""
         return self.kind == "f"
 
     @property
     def is_int(self) -> bool:
+        """Whether it is an integer type, signed or not."""
         return self.kind in "iu"
 
     def __repr__(self) -> str:

@@ -17,8 +17,7 @@ __all__ = ["Access", "Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Compute:
-    """`out[axes] = value` for all axes: one operator, or several after fusion. `value` may hold
-    Reduces.
+    """`out[axes] = value` for all axes: one operator, or several after fusion.
 
     `label` names the nodes of the model that it stands for.
     """
@@ -43,9 +42,7 @@ Binding = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A parallel loop of a kernel: `var` runs over `[0, extent)`, bound to where the target runs
-    it.
-    """
+    """A parallel loop: `var` runs over `[0, extent)`, on what of the target `binding` says."""
 
     var: Var
     extent: Expr
@@ -72,7 +69,7 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Step:
-    """One kernel on given buffers. `flops` and `bytes` are its cost as expressions over the dims."""
+    """One kernel on given buffers; `flops` and `bytes` are its cost, expressions over the dims."""
 
     compute: Compute
     kernel: dict[str, Kernel]  # target name → kernel
@@ -88,6 +85,6 @@ class Program:
     dims: tuple[Dim, ...]
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
-    constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)  # logical values
+    constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)  # logical order
     computes: list[Compute] = field(default_factory=list)
-    channels_last: frozenset[Buffer] = frozenset()  # where operators asked for that layout
+    channels_last: frozenset[Buffer] = frozenset()  # where an operator asked for it

@@ -1,4 +1,4 @@
-"""Statements of a scheduled kernel: loops, registers, stores, barriers. Printed as C and as WGSL."""
+"""Statements of a scheduled kernel: loops, registers, stores, barriers."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`value` (its lanes consecutive) to `buffer` at linear element `offset`; only the first
-    `count` if given.
-    """
+    """The lanes of `value` (the first `count` if given) to `buffer` from element `offset` on."""
 
     buffer: Buffer
     offset: Expr

@@ -180,9 +180,7 @@ def _inside_reduce(e: Expr, buffer: Buffer) -> bool:
 
 
 def _is_epilogue(producer: Compute, consumer: Compute, sites: list[Load], state: _State) -> bool:
-    """The consumer is element-wise, the only user, and reads each element of the reduction exactly
-    once.
-    """
+    """The consumer is element-wise, the only user, and reads each element exactly once."""
     if len(state.users[producer.out]) != 1 or producer.out in state.outputs:
         return False
     if _has_reduce(consumer.value) or len(sites) != 1:

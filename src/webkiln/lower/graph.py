@@ -65,9 +65,7 @@ def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Co
 
 
 def _with_outputs(program: Program, named: list[tuple[str, Tensor]]) -> Program:
-    """Buffers of the outputs' names. What is computed for one output alone becomes that output; all
-    else is copied.
-    """
+    """What is computed becomes an output where it is one; inputs, constants, repeats are copied."""
     computed = {c.out for c in program.computes}
     renamed: dict[Buffer, Buffer] = {}
     copies: list[Compute] = []

@@ -1,5 +1,4 @@
-"""Where elements lie: channels-last activations, packed weights, padded and packed copies that
-kernels read.
+"""Where elements lie: channels-last activations, packed weights, padded and packed copies.
 
 Operators are written in ONNX's logical order; a layout is a property of a buffer, so nothing here
 changes what is computed. One choice serves both targets, since they share one set of weights.
@@ -43,17 +42,13 @@ PANEL = 8
 
 
 def assign_layouts(program: Program) -> Program:
-    """`program` with a layout for every buffer, and the copies that contractions need inserted
-    before them.
-    """
+    """`program` with a layout for every buffer, and the copies that contractions read."""
     program = _channels_last(_copy_outputs(program))
     return _Operands(program).run()
 
 
 def _copy_outputs(program: Program) -> Program:
-    """An output of a windowed operator is computed channels-last, then copied into the model's
-    order.
-    """
+    """A windowed operator's output is computed channels-last, then copied to the model's order."""
     computes: list[Compute] = []
     wanted = set(program.channels_last)
     for c in program.computes:
@@ -71,9 +66,7 @@ def _copy_outputs(program: Program) -> Program:
 
 
 def _channels_last(program: Program) -> Program:
-    """Images and signals: batch, space, channels. Element-wise work keeps the layout of what it
-    reads.
-    """
+    """Batch, space, channels for images and signals; element-wise work keeps what it reads."""
     chosen: set[Buffer] = set()
     for c in program.computes:
         if len(c.out.shape) < 3 or c.out in program.outputs:
@@ -97,9 +90,7 @@ def _channels_last(program: Program) -> Program:
 
 @dataclass
 class _Operands:
-    """Goes through the computations in order and gives each what it reads in the layout that it
-    wants.
-    """
+    """Gives each computation, in order, what it reads in the layout that it wants."""
 
     program: Program
 
@@ -128,7 +119,7 @@ class _Operands:
     # contractions ---------------------------------------------------------------------------------
 
     def _contraction(self, compute: Compute, reduce: Reduce, n: Var) -> Compute | None:
-        """Rows unconditional, columns in panels; None where one operand moves with neither or both."""
+        """Rows unconditional, columns in panels; None where n does not tell the operands apart."""
         assert isinstance(reduce.body, Op)
         for a, b in (reduce.body.args, reduce.body.args[::-1]):
             if n in set(walk(a)) or n not in set(walk(b)):
@@ -198,9 +189,7 @@ class _Operands:
         return Load(copy, [simplify(i - low) for i, low in zip(load.args, lows, strict=True)])
 
     def _panels(self, a: Load, b: Load, reduce: Reduce, n: Var, compute: Compute) -> Load:
-        """`b` from a buffer that is contiguous along n in panels of `PANEL`: packed now, or by a
-        kernel.
-        """
+        """`b` contiguous along n, in panels of `PANEL`: packed at build time, or by a kernel."""
         where = [i for i, index in enumerate(b.args) if n in set(walk(index))]
         if len(where) != 1 or linear(b.args[where[0]], (n,)) is None:
             return b
@@ -272,9 +261,7 @@ def _conjuncts(e: Expr) -> Iterable[Expr]:
 
 
 def _extremes(index: Expr) -> tuple[Expr, Expr] | None:
-    """The smallest and largest value of an index that is linear in its variables with positive
-    factors.
-    """
+    """The smallest and largest value of an index that grows linearly with its variables."""
     variables = [v for v in walk(index) if isinstance(v, Var) and not isinstance(v, Dim)]
     parts = linear(index, variables)
     if parts is None:

@@ -1,6 +1,4 @@
-"""Recognising a contraction, Σ_k A[m, k] · B[k, n], in a nest: what both targets' matmul and
-convolution rest on.
-"""
+"""Recognising Σ_k A[m, k] · B[k, n] in a nest: every matmul and most convolutions."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ __all__ = ["Contraction", "match_contraction"]
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    """`nest` computes epilogue(Σ over `k` of a·b); `m` (if any) moves only `a`, `n` only `b`, both
-    the output.
+    """`nest` is epilogue(Σ a·b); `m` (if any) moves `a` and the output, `n` `b` and the output.
 
     `batch` are the other loops, outermost first. `b` is contiguous along `n` within a panel.
     """
@@ -33,9 +30,7 @@ class Contraction:
 
 
 def match_contraction(nest: Nest) -> Contraction | None:
-    """The contraction that `nest` is, or None when it is something else (or needs a guard, or a
-    layout).
-    """
+    """The contraction that `nest` is, or None where it is none, guarded, or not in panels."""
     reduce = _sum_of_products(nest.value)
     if reduce is None or not nest.loops:
         return None
@@ -70,7 +65,7 @@ def _uses(e: Read, v: Var) -> bool:
 
 
 def _columns(nest: Nest, n: Var, a: Read, b: Read) -> bool:
-    """n moves B and the output (by one element), and leaves A where it is."""
+    """Whether n moves B and the output (by one element), and leaves A where it is."""
     out = strides(nest.offset, (n,))
     one = const(1, I32)
     return not _uses(a, n) and _uses(b, n) and out is not None and out.get(n) is one

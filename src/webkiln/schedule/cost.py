@@ -1,4 +1,4 @@
-"""What a computation costs: float operations and bytes moved, as expressions over the model's dims."""
+"""What a computation costs: float operations and bytes moved, expressions over the dims."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def flops(compute: Compute) -> Expr:
 
 
 def bytes_moved(compute: Compute) -> Expr:
-    """Every buffer once: the least that memory has to deliver. A gathered table counts as what is
-    gathered.
-    """
+    """Every buffer once, the least that memory has to deliver; of a table what is gathered."""
     size = _product(compute.out.shape)
     total = size * compute.out.dtype.bytes
     buffers = dict.fromkeys(n.buffer for n in walk(compute.value) if isinstance(n, Load))
@@ -49,9 +47,7 @@ def _product(extents: tuple[Expr, ...]) -> Expr:
 
 
 def _nodes(value: Expr) -> list[tuple[Expr, Expr]]:
-    """Each node with how often one element of the output evaluates it (its innermost reduction
-    counts).
-    """
+    """Each node with how often one element of the output evaluates it."""
     found: list[tuple[Expr, Expr]] = []
     seen: set[Expr] = set()
 

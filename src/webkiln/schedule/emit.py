@@ -69,10 +69,8 @@ def _strip(reduce: Reduce, bounds: dict[Var, tuple[Expr, Expr]]) -> Expr:
     guard, wrap = _guard(reduce)
     if guard is None:
         return body
-    kept: list[Expr] = []
-    for condition in _conjuncts(guard.args[0]):
-        if not _tighten(condition, reduce.axes, bounds):
-            kept.append(condition)
+    conditions = _conjuncts(guard.args[0])
+    kept = [c for c in conditions if not _tighten(c, reduce.axes, bounds)]
     inner = guard.args[1]
     if kept:
         condition = kept[0]
@@ -110,7 +108,7 @@ def _conjuncts(e: Expr) -> Iterator[Expr]:
 
 
 def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr, Expr]]) -> bool:
-    """Fold `a < b` or `a <= b`, linear in one axis with a positive factor, into that axis' bounds."""
+    """Fold `a < b` or `a <= b`, linear in one axis, into that axis' bounds, where that is so."""
     if not (isinstance(condition, Op) and condition.name in ("lt", "le")):
         return False
     slack = 1 if condition.name == "lt" else 0
@@ -126,7 +124,7 @@ def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr,
     if (
         factor.value > 0
     ):  # k ≥ ⌈-rest / factor⌉; for loops that start at 0 rounding needs rest's sign
-        lower = simplify((const(int(factor.value) - 1, I32) - rest)) if factor.value > 1 else -rest
+        lower = simplify(const(int(factor.value) - 1, I32) - rest) if factor.value > 1 else -rest
         lower = maximum(lower, 0) // int(factor.value) if factor.value > 1 else simplify(lower)
         bounds[axis] = maximum(start, lower), stop
     else:  # k ≤ ⌊rest / -factor⌋, so k < that + 1
@@ -147,6 +145,7 @@ class Emitter:
     _fresh: Iterator[int] = field(default_factory=itertools.count)
 
     def register(self, dtype: DType, prefix: str = "r") -> Var:
+        """A new mutable local of the kernel."""
         return register(f"{prefix}{next(self._fresh)}", dtype)
 
     def loops(
@@ -203,7 +202,7 @@ class Emitter:
         out: list[Stmt],
         across: tuple[Var, int] | None = None,
     ) -> Expr:
-        """`value` with every reduction whose variables are bound computed into a register by `out`."""
+        """`value` with a register for every reduction whose variables are bound; `out` sets them."""
         while True:
             ready = [
                 r

@@ -61,7 +61,7 @@ def map_expressions(body: Sequence[Stmt], f: Callable[[Expr], Expr]) -> tuple[St
 
 
 def make_kernel(kind: str, nest: Nest, loops: Sequence[Loop], body: Sequence[Stmt]) -> Kernel:
-    """The kernel that runs `body` for all `loops`; buffers in order of first use, the output last."""
+    """The kernel that runs `body` for all `loops`; buffers by first use, the output last."""
     roots = [e for s in statements(body) for e in expressions(s)]
     roots += [loop.extent for loop in loops]
     nodes = list(walk(*roots))

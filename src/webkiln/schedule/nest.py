@@ -1,5 +1,4 @@
-"""A computation as a loop nest over physical memory, and the rewrites that do not depend on a
-target.
+"""A computation as a loop nest over physical memory, and rewrites that suit every target.
 
 `nest_of` turns logical indices into linear offsets, in the order of the output's layout.
 `split_axes` and `collapse` then bring the axes into their simplest shape: no division left in an
@@ -40,9 +39,7 @@ __all__ = ["Nest", "collapse", "drop_units", "nest_of", "reads", "reduces", "spl
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """`out[offset] = value` for all `loops`, outermost first. Loads are linear Reads, Reduces still
-    whole.
-    """
+    """`out[offset] = value` for all `loops`, outermost first; Loads are Reads, Reduces whole."""
 
     out: Buffer
     loops: tuple[Var, ...]
@@ -57,9 +54,7 @@ class Nest:
 
 
 def drop_units(nest: Nest) -> Nest:
-    """Loops and reduction axes of one iteration are gone; the innermost loop stays, for what stores
-    along it.
-    """
+    """Without loops and axes of one iteration; the innermost loop stays, for stores along it."""
     axes = {*nest.loops[:-1], *(a for r in reduces(nest.value) for a in r.axes)}
     units: dict[Var, Expr] = {a: const(0, I32) for a in axes if a.extent is const(1, I32)}
 
@@ -82,9 +77,7 @@ def drop_units(nest: Nest) -> Nest:
 
 
 def nest_of(compute: Compute) -> Nest:
-    """The loops of `compute` in the physical order of its output; padding of packed panels is
-    stored as 0.
-    """
+    """The loops of `compute` in its output's physical order; padding of panels is stored as 0."""
     out = compute.out
     physical: list[Var] = []
     index: list[Expr] = [const(0, I32) for _ in compute.axes]
@@ -121,13 +114,12 @@ def reads(e: Expr) -> list[Read]:
 
 
 def reduces(e: Expr) -> list[Reduce]:
+    """The distinct Reduces of `e`, inner ones first."""
     return [n for n in walk(e) if isinstance(n, Reduce)]
 
 
 def strides(e: Expr, over: Iterable[Var]) -> dict[Var, Expr] | None:
-    """How far offset `e` moves with each of `over` (absent: not at all); None when not linear in
-    them.
-    """
+    """How far offset `e` moves with each of `over` (absent: not at all); None if not linear."""
     result = linear(e, over)
     return None if result is None else result[0]
 
@@ -188,7 +180,7 @@ def _replace_axis(nest: Nest, var: Var, new: Sequence[Var], value: Expr) -> Nest
 
 
 def collapse(nest: Nest) -> Nest:
-    """Adjacent loops, and adjacent axes of a reduction, that every offset walks as one become one."""
+    """Adjacent loops, or axes of a reduction, that every offset walks as one become one."""
     changed = True
     while changed:
         changed = False
@@ -240,7 +232,7 @@ def _mergeable(nest: Nest, outer: Var, inner: Var) -> bool:
 
 
 def _users(nest: Nest, axes: tuple[Var, Var]) -> list[Expr]:
-    """What mentions the axes: Reads and the store offset, or anything else, which forbids merging."""
+    """What mentions the axes: Reads, the store offset, or what else, which forbids merging."""
     found: list[Expr] = [nest.offset] if set(axes) & free_vars(nest.offset) else []
     wanted = set(axes)
     stack, seen = [nest.value], set[Expr]()
@@ -262,7 +254,8 @@ def _users(nest: Nest, axes: tuple[Var, Var]) -> list[Expr]:
 
 
 def _merge(nest: Nest, outer: Var, inner: Var) -> Nest:
-    assert outer.extent is not None and inner.extent is not None
+    assert outer.extent is not None
+    assert inner.extent is not None
     merged = Var(f"{outer.name}{inner.name}", simplify(outer.extent * inner.extent))
     values: Mapping[Var, Expr] = {outer: const(0, I32), inner: merged}
 
