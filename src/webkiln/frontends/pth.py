@@ -150,8 +150,7 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, Array]]:
 def _zip_storage(
     path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, storage: Storage
 ) -> Array:
-    untyped = storage.dtype == "untyped"
-    dtype = np.dtype(np.uint8) if untyped else _numpy_dtype(storage.dtype)
+    dtype = _numpy_dtype(storage.dtype)
     size = storage.length * dtype.itemsize
     if info.file_size != size:
         raise InvalidModelError(
@@ -210,6 +209,8 @@ def _tensor(
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name == "untyped":  # bytes, which the tensor's own dtype tells how to read
+        return np.dtype(np.uint8)
     if name == "bfloat16":
         return np.dtype(ml_dtypes.bfloat16)  # type: ignore[no-any-return]
     return np.dtype(name)
