@@ -1,13 +1,11 @@
 """Matrix products and convolutions on WebAssembly: a register tile over packed panels.
 
-Four rows of A by one panel of eight columns of B stay in eight vector registers while k runs; A is broadcast
-element by element, B read two vectors at a time. Blocks of rows that fit the first-level cache meet every panel
-before the next block is read.
+Up to six rows of A by one panel of eight columns of B stay in vector registers while k runs: twelve sums, two
+vectors of B and one broadcast element of A are 15 of the 16 registers that V8 has on x86-64. Blocks of rows meet
+every panel while they, and what they become, are in the second-level cache.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Const, Expr, Read, Var, call, compare, const, minimum, splat, substitute
@@ -23,11 +21,12 @@ from webkiln.schedule.vectorize import vectorize
 
 __all__ = ["contraction"]
 
-ROWS = 4
+#: GFLOP/s that a tile of so many rows reached on the reference machine in V8 (of 57 at peak).
+TILE_SPEED = {4: 48.8, 5: 52.2, 6: 54.2}
 BLOCK_BYTES = (
-    24 * 1024
-)  # of A: half of a 48 KiB first-level cache, the panel of B has the other half
-UNROLL = 1
+    256 * 1024
+)  # of A and C: a part of the second-level cache, 1 to 2 MiB on current processors
+UNKNOWN = 256  # stands for a symbolic extent where only cost is at stake
 
 
 def contraction(nest: Nest) -> Kernel | None:
@@ -40,10 +39,11 @@ def contraction(nest: Nest) -> Kernel | None:
         loops = [Loop(v, _extent(v), "task") for v in (*c.batch, panel)]
         return make_kernel("contraction", nest, loops, _tile(c, panel, (), Emitter()))
     rows = _extent(c.m)
-    block_rows = _block_rows(c)
+    tile = _tile_rows(rows)
+    block_rows = _block_rows(c, tile)
     block = Var("block", simplify((rows + (block_rows - 1)) // block_rows))
     loops = [Loop(v, _extent(v), "task") for v in (*c.batch, block, panel)]
-    return make_kernel("contraction", nest, loops, _rows(c, panel, block, block_rows))
+    return make_kernel("contraction", nest, loops, _rows(c, panel, block, tile, block_rows))
 
 
 def _extent(v: Var) -> Expr:
@@ -51,17 +51,34 @@ def _extent(v: Var) -> Expr:
     return v.extent
 
 
-def _block_rows(c: Contraction) -> int:
-    """Rows of A in a block: as many tiles as fit `BLOCK_BYTES`, 1 to 16."""
+def _size(e: Expr) -> int:
+    return int(e.value) if isinstance(e, Const) else UNKNOWN
+
+
+def _tile_rows(rows: Expr) -> int:
+    """Rows of a tile: the fastest choice, what the last tile computes twice included."""
+    if not isinstance(rows, Const):
+        return max(TILE_SPEED)
+    count = int(rows.value)
+    if count <= min(TILE_SPEED):
+        return count
+    return min(TILE_SPEED, key=lambda r: -(-count // r) * r / TILE_SPEED[r])
+
+
+def _block_rows(c: Contraction, tile: int) -> int:
+    """Rows in a block, a multiple of the tile: what `BLOCK_BYTES` hold of A and C."""
     depth = 1
     for axis in c.reduce.axes:
-        depth *= int(axis.extent.value) if isinstance(axis.extent, Const) else 256
-    tiles = BLOCK_BYTES // (depth * 4 * ROWS)
-    return ROWS * max(1, min(16, tiles))
+        depth *= _size(_extent(axis))
+    tiles = BLOCK_BYTES // (4 * tile * (depth + _size(_extent(c.n))))
+    return tile * max(1, min(128, tiles))
 
 
-def _rows(c: Contraction, panel: Var, block: Var, block_rows: int) -> list[Stmt]:
-    """The block's rows, `ROWS` at a time. The last tile starts early enough to be whole: it computes some rows twice."""
+def _rows(c: Contraction, panel: Var, block: Var, tile: int, block_rows: int) -> list[Stmt]:
+    """The block's rows, `tile` at a time.
+
+    The last tile starts early enough to be whole: it computes some rows twice.
+    """
     assert c.m is not None
     rows = _extent(c.m)
     first = block * block_rows
@@ -69,17 +86,13 @@ def _rows(c: Contraction, panel: Var, block: Var, block_rows: int) -> list[Stmt]
     at = Var("row", rows)
 
     def tiled(count: int) -> list[Stmt]:
-        start = simplify(minimum(at, rows - count)) if count > 1 else at
-        if _divides(count, rows):
-            start = at
+        start = at if _divides(count, rows) else simplify(minimum(at, rows - count))
         body = _tile(c, panel, tuple(start + i for i in range(count)), Emitter())
         return [For(at, simplify(first), stop, tuple(body), count)]
 
-    if isinstance(rows, Const):
-        return tiled(min(ROWS, int(rows.value)))
-    if always_nonneg(poly(rows - ROWS)):
-        return tiled(ROWS)
-    return [If(compare("le", ROWS, rows), tuple(tiled(ROWS)), tuple(tiled(1)))]
+    if always_nonneg(poly(rows - tile)):
+        return tiled(tile)
+    return [If(compare("le", tile, rows), tuple(tiled(tile)), tuple(tiled(1)))]
 
 
 def _divides(count: int, rows: Expr) -> bool:
@@ -96,15 +109,12 @@ def _tile(c: Contraction, panel: Var, rows: tuple[Expr, ...], emit: Emitter) -> 
     sums = [emit.register(dtype.vector(PANEL), "acc") for _ in places]
     out: list[Stmt] = [Declare(s, const(0, dtype.vector(PANEL))) for s in sums]
 
-    def term(k: dict[Var, Expr]) -> list[Stmt]:
-        wide = emit.register(dtype.vector(PANEL), "b")
-        body: list[Stmt] = [Declare(wide, _read(c.b, {c.n: column, **k}, PANEL))]
-        for place, total in zip(places, sums, strict=True):
-            broadcast = splat(_read(c.a, {**place, **k}, 1), PANEL)
-            body.append(Assign(total, call("add", total, call("mul", broadcast, wide))))
-        return body
-
-    out.extend(_depth(c, term))
+    wide = emit.register(dtype.vector(PANEL), "b")
+    step: list[Stmt] = [Declare(wide, _read(c.b, {c.n: column}, PANEL))]
+    for place, total in zip(places, sums, strict=True):
+        broadcast = splat(_read(c.a, place, 1), PANEL)
+        step.append(Assign(total, call("add", total, call("mul", broadcast, wide))))
+    out.extend(_depth(c, step))
     for place, total in zip(places, sums, strict=True):
         value = _epilogue(c, total)
         assert value is not None
@@ -126,22 +136,11 @@ def _columns_left(c: Contraction, column: Expr) -> Expr | None:
     return simplify(extent - column)
 
 
-def _depth(c: Contraction, term: Callable[[dict[Var, Expr]], list[Stmt]]) -> list[Stmt]:
-    """Loops over k around `term`, the innermost unrolled."""
-    *outer, inner = c.reduce.axes
-    size = _extent(inner)
-    whole = simplify((size // UNROLL) * UNROLL)
-    body: list[Stmt] = []
-    for i in range(UNROLL):
-        body.extend(term({inner: inner + i}))
-    loops: list[Stmt] = []
-    if whole is not const(0, I32):
-        loops.append(For(inner, const(0, I32), whole, tuple(body), UNROLL))
-    if whole is not simplify(size):
-        loops.append(For(inner, whole, size, tuple(term({}))))
-    for axis in reversed(outer):
-        loops = [For(axis, const(0, I32), _extent(axis), tuple(loops))]
-    return loops
+def _depth(c: Contraction, body: list[Stmt]) -> list[Stmt]:
+    """Loops over k around `body`."""
+    for axis in reversed(c.reduce.axes):
+        body = [For(axis, const(0, I32), _extent(axis), tuple(body))]
+    return body
 
 
 def _epilogue(c: Contraction, total: Var) -> Expr | None:
