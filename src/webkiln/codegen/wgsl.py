@@ -17,7 +17,19 @@ import numpy as np
 from webkiln.codegen.names import Names
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32, DType
-from webkiln.ir.expr import Const, Dim, Expr, Op, Read, Var, const, substitute, transform, walk
+from webkiln.ir.expr import (
+    Const,
+    Dim,
+    Expr,
+    Op,
+    Read,
+    Var,
+    const,
+    is_const,
+    substitute,
+    transform,
+    walk,
+)
 from webkiln.ir.program import Kernel
 from webkiln.ir.simplify import always_nonneg, poly, simplify
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
@@ -129,7 +141,7 @@ def vector_buffers(kernel: Kernel) -> frozenset[Buffer]:
         for node in walk(*expressions(s)):
             if isinstance(node, Read) and node.dtype.lanes > 1:
                 note(node.buffer, node.args[0], node.dtype.lanes == 4)
-    return frozenset(b for b in aligned - other if _by_four(b.size))
+    return frozenset(b for b in aligned - other if _by_four(b.size) and not is_const(b.size, 0))
 
 
 def _multiples_of_four(kernel: Kernel) -> dict[Var, Expr]:

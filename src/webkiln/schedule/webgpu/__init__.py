@@ -8,6 +8,7 @@ from webkiln.ir.program import Compute, Kernel
 from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
 from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
+from webkiln.schedule.webgpu.matvec import matvec
 from webkiln.schedule.webgpu.rows import rows
 
 __all__ = ["RULES", "schedule"]
@@ -16,6 +17,7 @@ Rule = Callable[[Nest], Kernel | None]
 
 #: each with whether axes are split where an index divides them: contractions know panels whole
 RULES: tuple[tuple[Rule, bool], ...] = (
+    (matvec, False),
     (contraction, False),
     (contraction, True),
     (rows, True),

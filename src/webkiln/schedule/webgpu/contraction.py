@@ -38,7 +38,16 @@ from webkiln.schedule.vectorize import unit_stride, vectorize
 from webkiln.schedule.webgpu.grid import GROUP, at_most, extent_of, product, unflatten
 from webkiln.targets.webgpu import MAX_GROUPS
 
-__all__ = ["Tile", "contraction", "tile_of"]
+__all__ = [
+    "Tile",
+    "contraction",
+    "depth_loops",
+    "epilogue_vectorises",
+    "read_at",
+    "readable",
+    "store",
+    "tile_of",
+]
 
 LANES = 4
 UNROLL = 4  # steps of k in one trip: a vec4 of A
@@ -63,10 +72,10 @@ class Tile:
 
 def tile_of(c: Contraction) -> Tile | None:
     """The tile for the contraction's extents; None where B can't be read four columns at a time."""
-    n = extent_of(c.n)
-    whole = simplify(n % LANES) is const(0, I32)
-    if not whole and not _padded(c):
+    if not readable(c):
         return None
+    n = extent_of(c.n)
+    whole = _divides(LANES, n)
     m = 1 if c.m is None else at_most(extent_of(c.m))
     height = min(m, TILES[0][0])
     choices = [(height, columns) for _, columns in TILES if not whole or _divides(columns, n)]
@@ -79,9 +88,15 @@ def tile_of(c: Contraction) -> Tile | None:
     return Tile(rows, columns, GROUP // down)
 
 
-def _padded(c: Contraction) -> bool:
-    """B lies in panels, whose last one is filled up with zeros."""
-    return any(p.modulus is not None for p in c.b.buffer.layout.parts)
+def readable(c: Contraction) -> bool:
+    """Four columns of B can be read at once: all exist, or the last panel is padded."""
+    padded = any(p.modulus is not None for p in c.b.buffer.layout.parts)
+    return padded or _divides(LANES, extent_of(c.n))
+
+
+def epilogue_vectorises(c: Contraction) -> bool:
+    """What is stored can be computed four columns at once."""
+    return vectorize(c.nest.value, c.n, LANES, {c.reduce: _stand_in(c)}) is not None
 
 
 def _divides(width: int, e: Expr) -> bool:
@@ -91,7 +106,7 @@ def _divides(width: int, e: Expr) -> bool:
 def contraction(nest: Nest) -> Kernel | None:
     """The tiled kernel, where the nest is a contraction whose epilogue vectorises along n."""
     c = match_contraction(nest)
-    if c is None or vectorize(nest.value, c.n, LANES, {c.reduce: _stand_in(c)}) is None:
+    if c is None or not epilogue_vectorises(c):
         return None
     tile = tile_of(c)
     batch = product([extent_of(v) for v in c.batch])

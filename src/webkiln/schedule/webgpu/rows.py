@@ -30,17 +30,17 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
+from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
 from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, initial
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
 from webkiln.schedule.webgpu.grid import GROUP, at_most, extent_of, groups_of, product, unflatten
+from webkiln.schedule.webgpu.tree import combine_shared
 
 __all__ = ["rows"]
 
 LANES = 4
-FOLD = 4  # partial results that one invocation adds in a step: fewer barriers than by two
 SHORT = 32  # reductions up to this size are not worth a workgroup
 LONG = 1024  # rows from here on get a workgroup of 256
 
@@ -124,19 +124,7 @@ class _Row:
         """All invocations' `partial` combined, known to each of them."""
         name = f"partial{next(self.stage)}"
         shared = Buffer(name, partial.dtype, (const(self.threads, I32),), "workgroup")
-        self.out.append(Store(shared, self.local, partial))
-        left = self.threads
-        while left > 1:
-            left //= FOLD
-            parts = [Read(shared, self.local + i * left) for i in range(FOLD)]
-            total: Expr = parts[0]
-            for part in parts[1:]:
-                total = call(combine, total, part)
-            self.out.append(Barrier())
-            self.out.append(
-                If(compare("lt", self.local, left), (Store(shared, self.local, total),))
-            )
-        self.out.append(Barrier())
+        self.out += combine_shared(shared, [(partial, 0)], combine, self.local, self.threads)
         result = self.emit.register(partial.dtype, "total")
         self.out.append(Declare(result, Read(shared, const(0, I32))))
         return result
