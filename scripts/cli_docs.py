@@ -38,7 +38,7 @@ standard error:
 | 4 | and the generated C and WGSL |
 
 Other variables: `WEBKILN_CACHE` (where compiled kernels and the gallery are kept),
-`WEBKILN_CHROMIUM` (the browser of `bench` and of the tests), `WEBKILN_ORT_WEB` (the npm package that
+`WEBKILN_CHROMIUM` (the browser of `bench` and the tests), `WEBKILN_ORT_WEB` (the npm package that
 `bench --against` compares with), and those of `huggingface_hub`: `HF_HOME`, `HF_ENDPOINT`,
 `HF_HUB_OFFLINE`, `HF_TOKEN`.
 """
