@@ -24,10 +24,17 @@ from webkiln.ir.dtypes import STORAGE
 from webkiln.ops import supports
 
 #: tests run and passed with the onnx release that the repository pins
-FLOOR = 0
+FLOOR = 1228
 
 #: name (a whole match) → why the definition does not cover it
-BEYOND: dict[str, str] = {}
+BEYOND: dict[str, str] = {
+    "test_batchnorm_.*_training_mode": "inference only",
+    "test_training_dropout.*": "inference only",
+    "test_bitcast_.*64.*": "64-bit types are stored in 32 bits",
+    "test_resize_.*_antialias": "refused, with a hint",
+    "test_resize_downsample_scales_.*_align_corners": "ONNX Runtime's rounded size is taken instead",
+    "test_range_bfloat16.*|test_onehot_with_bfloat16.*": "constants of bfloat16 become float32",
+}
 
 
 @cache
@@ -75,12 +82,12 @@ def run(test: Any) -> None:
         for actual, expected in zip(results, wanted, strict=True):
             assert str(actual.dtype) == str(expected.dtype)
             assert actual.shape == expected.shape
-            loose = 5e-3 if str(expected.dtype) in ("float16", "bfloat16") else test.rtol
+            loose = {"float16": 5e-3, "bfloat16": 3e-2}.get(str(expected.dtype), test.rtol)
             np.testing.assert_allclose(
                 actual.astype(np.float64),
                 np.asarray(expected).astype(np.float64),
                 rtol=loose,
-                atol=max(test.atol, loose * 1e-3),
+                atol=max(test.atol, loose * (1e-1 if loose > 1e-2 else 1e-3)),
             )
 
 
@@ -107,7 +114,7 @@ def test_onnx_node_tests_pass() -> None:
 
 
 @pytest.mark.parametrize("pattern", BEYOND)
-def test_what_is_beyond_the_definitions_is_still_refused(pattern: str) -> None:
+def test_what_is_declared_beyond_the_definitions_still_is(pattern: str) -> None:
     matching = [t for t in node_tests() if re.fullmatch(pattern, t.name)]
     assert matching, f"no node test is called {pattern}"
     for test in matching:

@@ -247,12 +247,16 @@ def power(ctx: Context, base: Tensor, exponent: Tensor) -> Tensor:
 
 @operator("BitShift")
 def bit_shift(ctx: Context, x: Tensor, by: Tensor) -> Tensor:
-    """Shift of unsigned integers; 0 when all bits leave."""
-    function = {"LEFT": "shl", "RIGHT": "shr"}[ctx.str("direction", "")]
-    bits = 8 * min(4, {"uint8": 1, "uint16": 2}.get(x.dtype, 4))
+    """Shift by any number of bits: 0 when all have left, or the sign of a negative one to the right."""
+    direction = ctx.str("direction", "")
+    if direction not in ("LEFT", "RIGHT"):
+        raise Unsupported(f"direction {direction!r}")
+    bits = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}.get(x.dtype, 32)
 
     def value(a: Expr, n: Expr) -> Expr:
-        shifted = call(function, a, minimum(n, bits - 1))
+        shifted = call("shl" if direction == "LEFT" else "shr", a, minimum(n, bits - 1))
+        if direction == "RIGHT" and a.dtype == I32 and x.dtype.startswith("i"):
+            return shifted
         return select(compare("lt", n, bits), shifted, 0)
 
     return elementwise(ctx, value, x, by)

@@ -121,10 +121,15 @@ def cast_like(ctx: Context, x: Tensor, like: Tensor) -> Tensor:
     return convert_to(ctx, x, like.dtype)
 
 
+_SAME_BITS = ({"float32", "int32", "uint32"}, {"int8", "uint8", "bool"}, {"int16", "uint16"})
+
+
 @operator("BitCast")
 def bit_cast(ctx: Context, x: Tensor) -> Tensor:
-    """The same 32 bits under another type."""
+    """The same bits under another type of as many, where the storage holds them."""
     dtype = dtype_name(ctx.int("to"))
-    if not {x.dtype, dtype} <= {"float32", "int32", "uint32"}:
-        raise Unsupported(f"the bits of {x.dtype} as {dtype}", hint="32-bit types only")
-    return ctx.compute(x.shape, lambda *i: bitcast(x[i], stored(dtype)), dtype)
+    if not any({x.dtype, dtype} <= kinds for kinds in _SAME_BITS):
+        raise Unsupported(f"the bits of {x.dtype} as {dtype}", hint="types of at most 32 bits")
+    if x.dtype in _SAME_BITS[0]:
+        return ctx.compute(x.shape, lambda *i: bitcast(x[i], stored(dtype)), dtype)
+    return ctx.compute(x.shape, lambda *i: wrap(cast(x[i], I32), dtype), dtype)

@@ -102,6 +102,8 @@ def _define(name: str) -> None:
                 return term(cast(e, I32) if x.dtype == "bool" else e)
 
             total = over_axes(ctx, x, over, kind, index, element)
+            if x.dtype == "bool":  # of nothing: False for max, True for min
+                total = maximum(total, 0) if kind == "max" else minimum(total, 1)
             return epilogue(total, count([x.shape[a] for a in over]))
 
         return reduced(ctx, x, axes, value)

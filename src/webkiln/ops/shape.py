@@ -248,10 +248,12 @@ def depth_to_space(ctx: Context, x: Tensor) -> Tensor:
 
 @operator("SpaceToDepth")
 def space_to_depth(ctx: Context, x: Tensor) -> Tensor:
+    """Blocks of pixels to channels, the inverse of DepthToSpace in either order."""
     b, n, channels, h, w = _blocks(ctx, x)
+    crd = ctx.str("mode", "DCR") == "CRD"
 
     def value(i: Expr, c: Expr, y: Expr, z: Expr) -> Expr:
-        block = c // channels
-        return x[i, c % channels, y * b + block // b, z * b + block % b]
+        block, channel = (c % (b * b), c // (b * b)) if crd else (c // channels, c % channels)
+        return x[i, channel, y * b + block // b, z * b + block % b]
 
     return ctx.compute((n, channels * (b * b), h // b, w // b), value, x.dtype, channels_last=True)
