@@ -19,7 +19,7 @@ from webkiln.bundle.bundle import Bundle
 from webkiln.bundle.golden import GoldenSample
 from webkiln.bundle.plan import Plan
 from webkiln.bundle.writer import KernelRecord, Shader, StepRecord, assemble
-from webkiln.codegen import c
+from webkiln.codegen import c, c_module
 from webkiln.codegen.unique import KernelSet, unique
 from webkiln.errors import InputError
 from webkiln.frontends.source import Source
@@ -52,7 +52,7 @@ def build(
     dynamic_shapes: Any = None,
     task: str | None = None,
     quantize: str = "f32",
-    max: Mapping[str, int] | None = None,  # noqa: A002  the option's name on the command line
+    max: Mapping[str, int] | None = None,
     constants: Mapping[str, npt.ArrayLike] | None = None,
     targets: Sequence[str] = TARGETS,
     output: str | os.PathLike[str] | None = None,
@@ -176,8 +176,8 @@ def _wasm(
     for step, k in zip(steps, kernels.of_step, strict=True):
         kernel = step.kernel["wasm"]
         addresses = [memory.wasm[b] for b in kernel.buffers]
-        calls.append(c.StepCall(kernel, kernels.names[k], addresses, kernel.params))
-    text = c.module_source(kernels.sources, kernels.kernels, [calls], program.dims)
+        calls.append(c_module.StepCall(kernel, kernels.names[k], addresses, kernel.params))
+    text = c_module.module_source(kernels.sources, kernels.kernels, [calls], program.dims)
     modules = compile_variants(text, memory.total_bytes)
     progress("compile WebAssembly", 1, 1)
     return modules

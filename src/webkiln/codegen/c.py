@@ -14,7 +14,7 @@ from webkiln.codegen.names import Names, temporaries
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import DType
 from webkiln.ir.expr import Const, Expr, Op, Read, Var
-from webkiln.ir.program import Kernel
+from webkiln.ir.program import Access, Kernel
 from webkiln.ir.simplify import always_nonneg, poly
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
 from webkiln.schedule.kernel import expressions, map_expressions
@@ -92,7 +92,7 @@ class _Printer:
     def source(self, name: str) -> str:
         kernel = self.kernel
         arguments = [
-            f"{'const ' if access == 'read' else ''}{type_name(b.dtype)} *restrict {self.names.buffer(b)}"
+            f"{_constant(access)}{type_name(b.dtype)} *restrict {self.names.buffer(b)}"
             for b, access in zip(kernel.buffers, kernel.access, strict=True)
         ]
         arguments += [f"int {self.names.var(p)}" for p in kernel.params]
@@ -301,6 +301,10 @@ class _Printer:
             one = f"({value} & 1)"
             return one if e.dtype.is_int else f"__builtin_convertvector({one}, {kind})"
         return f"__builtin_convertvector({value}, {kind})"
+
+
+def _constant(access: Access) -> str:
+    return "const " if access == "read" else ""
 
 
 def _literal(e: Const) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,12 @@ from webkiln.ir.program import Compute, Program
 __all__ = ["evaluate", "run_program", "value_of"]
 
 Array = NDArray[Any]
-_REDUCTIONS = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "sum": np.sum,
+    "prod": np.prod,
+    "max": np.max,
+    "min": np.min,
+}
 
 
 def value_of(e: Expr, dims: Mapping[str, int]) -> int:

@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """An element type: NumPy name, bytes an element, kind (`f`, `i`, `u` or `b`), and SIMD lanes."""
+    """An element type: NumPy name, bytes, kind (`f`, `i`, `u` or `b`), and SIMD lanes."""
 
     name: str
     bytes: int

@@ -1,0 +1,235 @@
+"""The C module of a bundle: types and helpers, the kernels, and the driver that calls them.
+
+It defines the two functions that wasm_runtime.h asks for: how many steps a program has, and one
+thread's share of one step. The same text compiles for every variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from webkiln.codegen.c import C_TYPES, legalise, type_name
+from webkiln.ir.dtypes import BOOL, I32, DType
+from webkiln.ir.expr import Const, Dim, Expr, Op, const, walk
+from webkiln.ir.program import Kernel
+from webkiln.ir.simplify import simplify
+from webkiln.schedule.kernel import expressions, statements
+
+__all__ = ["StepCall", "module_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepCall:
+    """One step of a program as the driver calls it: kernel `name` on `addresses` with `params`."""
+
+    kernel: Kernel
+    name: str
+    addresses: Sequence[int]
+    params: Sequence[Expr]
+
+
+def module_source(
+    kernels: Mapping[str, str],
+    used: Sequence[Kernel],
+    programs: Sequence[Sequence[StepCall]],
+    dims: Sequence[Dim],
+) -> str:
+    """The whole module: types that `used` kernels mention, the kernels, the driver."""
+    parts = [
+        '#include "wasm_runtime.h"',
+        _prelude(used),
+        *kernels.values(),
+        _driver(programs, dims),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _prelude(kernels: Sequence[Kernel]) -> str:
+    types: dict[DType, None] = {}
+    for kernel in kernels:
+        for s in statements(legalise(kernel).body):
+            for node in walk(*expressions(s)):
+                types.setdefault(node.dtype if node.dtype.kind != "b" else _mask(node.dtype))
+        types.update(dict.fromkeys(b.dtype for b in kernel.buffers))
+    scalars = [f"typedef {c} {name};" for name, c in C_TYPES.items() if name != "f16"]
+    wide: dict[str, DType] = {}
+    for t in types:
+        if t.lanes > 1:
+            wide.setdefault(type_name(t), t)
+            mask = _mask(BOOL.vector(t.lanes))
+            wide.setdefault(type_name(mask), mask)
+    vectors = [
+        _vector_helpers(t) for t in sorted(wide.values(), key=lambda t: (t.is_float, t.lanes))
+    ]
+    return "\n".join([*scalars, _SCALAR_HELPERS, *vectors])
+
+
+def _mask(dtype: DType) -> DType:
+    return DType("int32", 4, "i", dtype.lanes)
+
+
+_SCALAR_HELPERS = """
+static inline float max_f32(float a, float b) { return a < b ? b : a; }
+static inline float min_f32(float a, float b) { return b < a ? b : a; }
+static inline int max_i32(int a, int b) { return a < b ? b : a; }
+static inline int min_i32(int a, int b) { return b < a ? b : a; }
+static inline unsigned max_u32(unsigned a, unsigned b) { return a < b ? b : a; }
+static inline unsigned min_u32(unsigned a, unsigned b) { return b < a ? b : a; }
+static inline int truncdiv_i32(int a, int b) {
+  return b == 0 ? 0 : b == -1 ? (int)(0u - (unsigned)a) : a / b;
+}
+static inline unsigned truncdiv_u32(unsigned a, unsigned b) { return b == 0 ? 0 : a / b; }
+static inline int fmod_i32(int a, int b) { return b == 0 || b == -1 ? 0 : a % b; }
+static inline unsigned fmod_u32(unsigned a, unsigned b) { return b == 0 ? 0 : a % b; }
+static inline int floordiv_i32(int a, int b) {
+  int q = truncdiv_i32(a, b);
+  return q * b != a && (a < 0) != (b < 0) ? q - 1 : q;
+}
+static inline int mod_i32(int a, int b) {
+  int r = fmod_i32(a, b);
+  return r != 0 && (r < 0) != (b < 0) ? r + b : r;
+}
+static inline unsigned floordiv_u32(unsigned a, unsigned b) { return truncdiv_u32(a, b); }
+static inline unsigned mod_u32(unsigned a, unsigned b) { return fmod_u32(a, b); }
+static inline float mod_f32(float a, float b) { return a - b * __builtin_floorf(a / b); }
+static inline int bits_f32_i32(float a) { return __builtin_bit_cast(int, a); }
+static inline unsigned bits_f32_u32(float a) { return __builtin_bit_cast(unsigned, a); }
+static inline float bits_i32_f32(int a) { return __builtin_bit_cast(float, a); }
+static inline float bits_u32_f32(unsigned a) { return __builtin_bit_cast(float, a); }
+static inline int bits_u32_i32(unsigned a) { return (int)a; }
+static inline unsigned bits_i32_u32(int a) { return (unsigned)a; }
+""".strip()
+
+
+_VECTOR = """
+typedef {c} {kind} __attribute__((vector_size({size}), aligned({align})));
+static inline {kind} splat_{kind}({element} x) {{ return ({kind}){{{repeated}}}; }}
+static inline {kind} select_{kind}({mask} m, {kind} a, {kind} b) {{
+  return ({kind})((m & ({mask})a) | (~m & ({mask})b));
+}}
+static void store_{kind}({element} *p, {kind} v, int n) {{
+  if (n >= {lanes}) *({kind} *)p = v;
+  else for (int i = 0; i < n; i++) p[i] = v[i];
+}}
+""".strip()
+
+_LANE_BY_LANE = """
+static inline {kind} {name}_{kind}({kind} a, {kind} b) {{
+  {kind} r;
+  for (int i = 0; i < {lanes}; i++) r[i] = {name}_{element}(a[i], b[i]);
+  return r;
+}}
+""".strip()
+
+
+def _vector_helpers(t: DType) -> str:
+    """A vector type and what C lacks for it: splat, select, min, max, folds, partial store."""
+    kind, element, mask = type_name(t), type_name(t.scalar), type_name(_mask(t))
+    out = [
+        _VECTOR.format(
+            c=C_TYPES[element],
+            kind=kind,
+            element=element,
+            mask=mask,
+            lanes=t.lanes,
+            size=t.lanes * t.bytes,
+            align=t.bytes,  # of an element: vectors are read from any offset
+            repeated=", ".join(["x"] * t.lanes),
+        ),
+        *_extrema(t, kind, mask),
+    ]
+    for combine, text in (("add", "{} + {}"), ("mul", "{} * {}"), ("max", None), ("min", None)):
+        folded = _fold(element, combine, text, t.lanes)
+        out.append(
+            f"static inline {element} fold_{combine}_{kind}({kind} v) {{ return {folded}; }}"
+        )
+    if not t.is_float:
+        for name in ("truncdiv", "fmod", "floordiv", "mod"):
+            out.append(_LANE_BY_LANE.format(kind=kind, element=element, name=name, lanes=t.lanes))
+    return "\n".join(out)
+
+
+def _extrema(t: DType, kind: str, mask: str) -> list[str]:
+    """One instruction where the engine has relaxed SIMD, elsewhere a compare and a select."""
+    out = []
+    for name, test in (("max", "a < b"), ("min", "b < a")):
+        head = f"static inline {kind} {name}_{kind}({kind} a, {kind} b)"
+        chosen = f"{{ return select_{kind}(({mask})({test}), b, a); }}"
+        if t.is_float:
+            relaxed = f"{{ return __builtin_elementwise_{name}(a, b); }}"
+            out += ["#ifdef __wasm_relaxed_simd__", f"{head} {relaxed}", "#else"]
+            out += [f"{head} {chosen}", "#endif"]
+        else:
+            out.append(f"{head} {{ return __builtin_elementwise_{name}(a, b); }}")
+    return out
+
+
+def _fold(element: str, combine: str, text: str | None, lanes: int) -> str:
+    """Lanes combined pairwise, half with half."""
+    terms = [f"v[{i}]" for i in range(lanes)]
+    while len(terms) > 1:
+        half = len(terms) // 2
+        pairs = zip(terms[:half], terms[half:], strict=True)
+        terms = [
+            f"({text.format(a, b)})" if text else f"{combine}_{element}({a}, {b})" for a, b in pairs
+        ]
+    return terms[0]
+
+
+def _driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
+    """`webkiln_steps` and `webkiln_step`: which kernel, on which addresses, over which tasks."""
+    counts = " : ".join(f"program == {i} ? {len(steps)}" for i, steps in enumerate(programs))
+    lines = [_SHARE, "", f"int webkiln_steps(int program) {{ return {counts} : 0; }}", ""]
+    lines.append("void webkiln_step(int program, int step, int thread, int threads) {")
+    lines += [f"  const int d{i} = webkiln_dim({i});" for i in range(len(dims))]
+    lines += [f"  (void)d{i};" for i in range(len(dims))]
+    lines.append("  switch (program << 16 | step) {")
+    names = {d: f"d{i}" for i, d in enumerate(dims)}
+    for p, steps in enumerate(programs):
+        for i, call in enumerate(steps):
+            lines += _case(p << 16 | i, call, names)
+    return "\n".join([*lines, "  }", "}"])
+
+
+_SHARE = """
+/* Where thread `thread`'s part of `tasks` begins. */
+static inline int share(int tasks, int thread, int threads) {
+  return (int)((long long)tasks * thread / threads);
+}
+""".strip()
+
+
+def _case(label: int, call: StepCall, dims: Mapping[Dim, str]) -> list[str]:
+    total: Expr = const(1, I32)
+    for loop in call.kernel.loops:
+        total = total * loop.extent
+    count = _plain(simplify(total), dims)
+    arguments = [
+        f"({type_name(b.dtype)} *){address}"
+        for b, address in zip(call.kernel.buffers, call.addresses, strict=True)
+    ]
+    arguments += [_plain(p, dims) for p in call.params]
+    return [
+        f"  case {label}: {{",
+        f"    const int tasks = {count};",
+        "    const int begin = share(tasks, thread, threads);",
+        "    const int end = share(tasks, thread + 1, threads);",
+        f"    {call.name}({', '.join([*arguments, 'begin', 'end'])});",
+        "    break;",
+        "  }",
+    ]
+
+
+def _plain(e: Expr, dims: Mapping[Dim, str]) -> str:
+    """An integer expression over dims."""
+    if isinstance(e, Const):
+        return str(int(e.value))
+    if isinstance(e, Dim):
+        return dims[e]
+    assert isinstance(e, Op)
+    a, b = (_plain(x, dims) for x in e.args)
+    if e.name in ("min", "max"):
+        return f"{e.name}_i32({a}, {b})"
+    symbol = {"add": "+", "sub": "-", "mul": "*", "floordiv": "/", "mod": "%"}[e.name]
+    return f"({a} {symbol} {b})"
