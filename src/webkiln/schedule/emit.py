@@ -49,28 +49,31 @@ def initial(kind: str, dtype: DType) -> Expr:
     return const(low if kind == "max" else high, dtype)
 
 
-def bounds_of(reduce: Reduce) -> tuple[dict[Var, tuple[Expr, Expr]], Expr]:
+def bounds_of(
+    reduce: Reduce, vector: Var | None = None
+) -> tuple[dict[Var, tuple[Expr, Expr]], Expr]:
     """Loop bounds (start, stop) of each axis, and the body they make unconditional.
 
     A term `select(lo ≤ a·k + b and …, x, neutral)` of a sum is skipped where the condition fails:
-    bounds on one axis k at a time leave the body, others stay as they are.
+    bounds on one axis k at a time leave the body, others stay as they are. So do those that
+    differ along `vector`, whose lanes share the loop.
     """
     bounds: dict[Var, tuple[Expr, Expr]] = {}
     for axis in reduce.axes:
         assert axis.extent is not None
         bounds[axis] = const(0, I32), axis.extent
-    body = _strip(reduce, bounds)
+    body = _strip(reduce, bounds, vector)
     return bounds, body
 
 
-def _strip(reduce: Reduce, bounds: dict[Var, tuple[Expr, Expr]]) -> Expr:
+def _strip(reduce: Reduce, bounds: dict[Var, tuple[Expr, Expr]], vector: Var | None) -> Expr:
     """Take from the guard of the body what can be a loop bound."""
     body = reduce.body
     guard, wrap = _guard(reduce)
     if guard is None:
         return body
     conditions = _conjuncts(guard.args[0])
-    kept = [c for c in conditions if not _tighten(c, reduce.axes, bounds)]
+    kept = [c for c in conditions if vector in free_vars(c) or not _tighten(c, reduce.axes, bounds)]
     inner = guard.args[1]
     if kept:
         condition = kept[0]
@@ -202,7 +205,7 @@ class Emitter:
         out: list[Stmt],
         across: tuple[Var, int] | None = None,
     ) -> Expr:
-        """`value` with a register for every reduction whose variables are bound; `out` sets them."""
+        """`value` with a register for each reduction whose variables are bound; `out` sets it."""
         while True:
             ready = [
                 r
@@ -229,7 +232,7 @@ class Emitter:
         self, reduce: Reduce, bound: frozenset[Var], out: list[Stmt], across: tuple[Var, int] | None
     ) -> Var:
         """Loops that compute `reduce` into a register. `across`: a vector axis of the output."""
-        bounds, body = bounds_of(reduce)
+        bounds, body = bounds_of(reduce, None if across is None else across[0])
         if across is not None and across[0] in free_vars(body):
             return self._reduce_into(reduce, bounds, body, bound, out, across)
         inner = reduce.axes[-1]

@@ -51,7 +51,7 @@ def _vectorises(value: Expr, var: Var, lanes: int) -> bool:
     for i, reduce in enumerate(across):
         if reduces(reduce.body):
             return False
-        _, body = bounds_of(reduce)
+        _, body = bounds_of(reduce, var)
         if vectorize(body, var, lanes) is None:
             return False
         stand_ins[reduce] = Var(f"sum{i}", None, reduce.dtype)

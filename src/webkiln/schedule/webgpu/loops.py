@@ -49,7 +49,7 @@ def vectorises(value: Expr, var: Var, lanes: int) -> bool:
     for i, reduce in enumerate(reduces(value)):
         if var not in free_vars(reduce):
             continue
-        _, body = bounds_of(reduce)
+        _, body = bounds_of(reduce, var)
         if reduces(body) or vectorize(body, var, lanes) is None:
             return False
         stand_ins[reduce] = Var(f"sum{i}", None, reduce.dtype)
