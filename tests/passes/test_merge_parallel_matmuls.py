@@ -30,7 +30,8 @@ def test_query_key_and_value_become_one_product(check, rng):
 
 def test_without_a_bias_everywhere_the_biases_stay(check, rng):
     check(
-        """g (float[3,8] x, float[8,8] a, float[8,4] b, float[8] c) => (float[3,8] y, float[3,4] z) {
+        """g (float[3,8] x, float[8,8] a, float[8,4] b, float[8] c)
+             => (float[3,8] y, float[3,4] z) {
             y0 = MatMul(x, a)
             z = MatMul(x, b)
             y = Add(y0, c)

@@ -88,8 +88,8 @@ def test_chains_of_reshapes_become_one(check, body, after):
             [0, 1, 2, 3],
         ),
         (
-            "a = Transpose<perm=[0,2,3,1]>(x) b = Relu(a) c = Mul(b, two) "
-            "d = Transpose<perm=[0,3,1,2]>(c) y = Relu(d)",
+            """a = Transpose<perm=[0,2,3,1]>(x) b = Relu(a) c = Mul(b, two)
+               d = Transpose<perm=[0,3,1,2]>(c) y = Relu(d)""",
             "Relu Mul Relu",
             None,
         ),
@@ -102,8 +102,6 @@ def test_chains_of_reshapes_become_one(check, body, after):
 )
 def test_transposes_cancel_and_merge(check, body, after, perm):
     text = f"g (float[2,3,4,5] x, float two) => (float[a,b,c,d] y) {{ {body} }}"
-    if after == "Transpose":  # the output can't be the input itself
-        after = "Transpose"
     result = check(text, lambda m: remove_duplicates(simplify_transposes(m)), after, {"two": 2})
     if perm is not None:
         found = next(node for node in result.graph if node.op_type == "Transpose")

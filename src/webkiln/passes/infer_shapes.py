@@ -6,7 +6,7 @@ import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
-from webkiln.passes.graph import through_proto
+from webkiln.passes.graph import dims, through_proto
 
 __all__ = ["infer_shapes"]
 
@@ -14,16 +14,18 @@ __all__ = ["infer_shapes"]
 def infer_shapes(model: ir.Model) -> ir.Model:
     """Infers dtypes and shapes from the inputs on; symbolic dimensions keep their names.
 
-    What an exporter noted on values inside the graph is dropped first where it is symbolic: after
-    dimensions were bound it may contradict, and inference finds the rest again.
+    What an exporter noted on values inside the graph stays where it is numbers and the inputs' own
+    symbols, and is dropped otherwise: after dimensions were bound other symbols may contradict.
     """
+    symbols = {dim for value in model.graph.inputs for dim in dims(value) or () if dim is not None}
     for node in model.graph:
         for value in node.outputs:
-            if value.shape is not None and not value.shape.is_static():
-                if value.is_graph_output():
-                    value.shape = ir.Shape([_extent(dim) for dim in value.shape])
-                else:
-                    value.shape = None
+            shape = dims(value)
+            if shape is not None and not all(
+                isinstance(dim, int) or dim in symbols for dim in shape
+            ):
+                known = [dim if isinstance(dim, int) or dim in symbols else None for dim in shape]
+                value.shape = ir.Shape(known) if value.is_graph_output() else None
     inferred = through_proto(
         model, lambda proto: onnx.shape_inference.infer_shapes(proto, data_prop=True)
     )
@@ -40,7 +42,3 @@ def infer_shapes(model: ir.Model) -> ir.Model:
             initializer.dtype = initializer.const_value.dtype
             initializer.shape = ir.Shape(list(initializer.const_value.shape.numpy()))
     return model
-
-
-def _extent(dim: int | ir.SymbolicDim) -> int | None:
-    return dim if isinstance(dim, int) else None
