@@ -25,9 +25,11 @@ export const create: TaskFactory<ImageInput, Classification[]> = async (model, t
     const outputs = await model.run({ [input.name]: pixels }, options);
     return rank(activate(outputs[output.name]!.toFloat32(), activation), labels, top);
   });
-  const dispose = (): Promise<void> => {
-    reader.close();
-    return pipeline.dispose();
-  };
-  return Object.assign(pipeline, { dispose });
+  const { dispose } = pipeline;
+  return Object.assign(pipeline, {
+    dispose(): Promise<void> {
+      reader.close();
+      return dispose();
+    },
+  });
 };

@@ -1,0 +1,94 @@
+"""Real bundles for the tests of the pages: the gallery, built once for all workers."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+import webkiln
+from webkiln.browser import chromium_flags, find_chromium
+from webkiln.demo import gallery
+from webkiln.demo.apps import APPS
+from webkiln.server import Server
+
+# A camera that shows a test picture, and no question whether the page may use it.
+_CAMERA_FLAGS = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+RUNTIME = Path(webkiln.__file__).parent / "runtime/dist"
+
+
+@pytest.fixture(scope="session")
+def gallery_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gallery with its apps, built by whichever test process comes first."""
+    if not (RUNTIME / "manifest.json").is_file():
+        pytest.skip("the runtime is not built: run `make runtime`")
+    missing = [need for app in APPS for need in app.missing()]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    shared = tmp_path_factory.getbasetemp()
+    if shared.name.startswith("popen-"):  # pytest-xdist: the folder of one worker
+        shared = shared.parent
+    with (shared / "gallery.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return gallery.build(shared / "gallery")
+
+
+@pytest.fixture(scope="session")
+def gallery_url(gallery_folder: Path) -> Iterator[str]:
+    """Address of the gallery, ending in a slash."""
+    with Server(gallery_folder, port=0) as server:
+        yield server.url
+
+
+def _launch(flags: list[str]) -> Iterator[Browser]:
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium: run `make browser`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def wasm_browser() -> Iterator[Browser]:
+    """A Chromium without WebGPU, with a camera."""
+    yield from _launch([*chromium_flags(webgpu=False), *_CAMERA_FLAGS])
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(wasm_browser: Browser) -> Iterator[OpenPage]:
+    """Opens an address in a fresh profile; at the end the page must have had no errors.
+
+    Keyword arguments are Playwright's for a context, and `allow`, parts of console messages that
+    the test expects.
+    """
+    problems: list[str] = []
+    allowed: list[str] = []
+
+    with ExitStack() as contexts:
+
+        def open_one(address: str, *, allow: tuple[str, ...] = (), **options: object) -> Page:
+            allowed.extend(allow)
+            context: BrowserContext = wasm_browser.new_context(**options)  # type: ignore[arg-type]
+            contexts.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(30_000)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on(
+                "console",
+                lambda message: message.type == "error" and problems.append(message.text),
+            )
+            page.goto(address)
+            return page
+
+        yield open_one
+    assert [text for text in problems if not any(part in text for part in allowed)] == []
