@@ -178,7 +178,7 @@ class _Encoder:
             zero, axis = g.constant(np.array([0])), g.constant(np.array([0]))
             places = g.op("Slice", table, zero, length, axis, name="embeddings/places")
             # Shape inference doesn't see that the slice is as long as the input.
-            places.shape = ir.Shape([SEQUENCE, self.width])
+            places.dtype, places.shape = ir.DataType.FLOAT, ir.Shape([SEQUENCE, self.width])
         x = g.op("Add", x, places, name="embeddings/add_places")
         types = prefix + "token_type_embeddings.weight"
         if types in g.weights:
