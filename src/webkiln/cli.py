@@ -18,6 +18,7 @@ import typer
 
 from webkiln import __version__, terminal
 from webkiln.errors import InputError, WebkilnError
+from webkiln.output import terminate_as_interrupt
 
 __all__ = ["app", "main"]
 
@@ -452,7 +453,9 @@ def _constants(pairs: list[str]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code."""
-    raise SystemExit(_run(arguments))
+    with terminate_as_interrupt():  # SIGTERM cleans up as Ctrl-C does
+        code = _run(arguments)
+    raise SystemExit(code)
 
 
 def _run(arguments: list[str] | None) -> int:

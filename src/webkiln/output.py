@@ -16,7 +16,7 @@ from typing import Any
 
 from webkiln.errors import OutputFolderError
 
-__all__ = ["atomic_folder", "ensure_replaceable", "is_bundle"]
+__all__ = ["atomic_folder", "ensure_replaceable", "is_bundle", "terminate_as_interrupt"]
 
 PLAN = Path("model", "plan.json")
 
@@ -75,7 +75,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     done = False
     try:
-        with _terminate_as_interrupt():
+        with terminate_as_interrupt():
             temporary.chmod(
                 0o777 & ~_umask()
             )  # mkdtemp's 0700 would hide a site from its web server
@@ -106,7 +106,7 @@ def _swap(new: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """Let SIGTERM unwind the stack as Ctrl-C does. Signals belong to the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
