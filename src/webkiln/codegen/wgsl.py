@@ -195,6 +195,7 @@ class _Printer:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.vectors = vector_buffers(kernel)
         self.kernel = replace(kernel, body=_in_vectors(kernel.body, self.vectors))
+        self.assigned = {s.var for s in statements(kernel.body) if isinstance(s, Assign)}
         self.name = name
         self.names = Names()
         self.lines: list[str] = []
@@ -278,10 +279,8 @@ class _Printer:
         self._bind(expressions(s), invariant=False)
         match s:
             case Declare(var, value):
-                fixed = var.extent is not None  # an index, bound once; else a register
-                self.line(
-                    f"{'let' if fixed else 'var'} {self.names.var(var)} = {self.expr(value)};"
-                )
+                how = "var" if var in self.assigned else "let"
+                self.line(f"{how} {self.names.var(var)} = {self.expr(value)};")
             case Assign(var, value):
                 self._assign(var, value)
             case Store(buffer, offset, value, count):
@@ -489,5 +488,5 @@ def _literal(e: Const) -> str:
     elif isinf(value):
         text = "infinity()" if value > 0 else "(-infinity())"
     else:
-        return f"{np.float32(value)}{'h' if e.dtype.bytes == 2 else 'f'}"
+        return str(np.float32(value)) + ("h" if e.dtype.bytes == 2 else "f")
     return f"f16({text})" if e.dtype.bytes == 2 else text

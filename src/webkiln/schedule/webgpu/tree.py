@@ -20,10 +20,10 @@ def combine_shared(
     index: Expr,
     count: int,
 ) -> list[Stmt]:
-    """Statements that combine, for each (partial, base), what `count` invocations have as `partial`.
+    """Combines, for each (partial, base), what `count` invocations have as `partial`.
 
-    Invocation `index` (below `count`, a power of 4) owns slot `base + index` of `shared`, its partial's
-    lanes wide. Afterwards slot `base` holds the result. All invocations of the workgroup must get here.
+    Invocation `index` (below `count`, a power of 4) owns slot `base + index` of `shared`, as wide
+    as its partial. Afterwards slot `base` holds the result. All of the workgroup must get here.
     """
 
     def slot(base: ExprLike, i: int, lanes: int) -> Expr:
