@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from webkiln.interpret.compute import run_program, value_of
+from webkiln.ir.program import Program
 from webkiln.lower.graph import lower_graph
 
-__all__ = ["BACKENDS", "Case", "Constant", "check", "compare"]
+__all__ = ["BACKENDS", "Case", "Constant", "build", "check", "compare", "expected", "lowered"]
 
 Array = NDArray[Any]
 Backend = Callable[[onnx.ModelProto, Mapping[str, Array], Mapping[str, int]], list[Array]]
@@ -135,11 +136,16 @@ def build(case: Case) -> tuple[onnx.ModelProto, dict[str, Array], dict[str, int]
     return model, arrays, dims
 
 
+def lowered(model: onnx.ModelProto, dims: Mapping[str, int]) -> Program:
+    """The model by our definitions, every symbolic dimension at most 64."""
+    return lower_graph(onnx_ir.from_proto(model), dict.fromkeys(dims, 64))[0]
+
+
 def interpreter(
     model: onnx.ModelProto, inputs: Mapping[str, Array], dims: Mapping[str, int]
 ) -> list[Array]:
     """Our definitions, as written; also checks what they say of the outputs' types and shapes."""
-    program, _ = lower_graph(onnx_ir.from_proto(model), {n: max(64, v) for n, v in dims.items()})
+    program = lowered(model, dims)
     results = run_program(program, inputs, dims)
     out = []
     for buffer, array in zip(program.outputs, results, strict=True):

@@ -16,6 +16,7 @@ from webkiln.ir.program import Compute, Program
 __all__ = ["evaluate", "run_program", "value_of"]
 
 Array = NDArray[Any]
+_POISON = 77_777_777
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
     "sum": np.sum,
     "prod": np.prod,
@@ -100,15 +101,23 @@ class _Evaluator:
         return result if e.dtype.is_int else np.asarray(result).astype(e.dtype.name)
 
     def _load(self, e: Load) -> Any:
-        """Out-of-range indices only occur on the side of a select that is not taken: clamp them."""
+        """Elements at indices; out of range, which only the side of a select that is not taken may be,
+        they are poison: a NaN, or an integer that no test expects.
+        """
         array = self.arrays[e.buffer]
-        index = [
-            np.clip(np.asarray(self.value(i)).astype(np.int64), 0, max(n - 1, 0))
-            for i, n in zip(e.args, array.shape, strict=True)
-        ]
+        if not e.args:
+            return array[()]
+        index = [np.asarray(self.value(i)).astype(np.int64) for i in e.args]
+        poison = array.dtype.type(np.nan if array.dtype.kind == "f" else _POISON)
         if array.size == 0:
-            return np.zeros(np.broadcast_shapes(*(i.shape for i in index)), array.dtype)
-        return array[tuple(index)] if index else array[()]
+            return np.full(np.broadcast_shapes(*(i.shape for i in index)), poison)
+        sizes = array.shape
+        clipped = [np.clip(i, 0, n - 1) for i, n in zip(index, sizes, strict=True)]
+        outside = [i != c for i, c in zip(index, clipped, strict=True)]
+        element = array[tuple(clipped)]
+        if not any(o.any() for o in outside):
+            return element
+        return np.where(np.logical_or.reduce(np.broadcast_arrays(*outside)), poison, element)
 
     def _reduce(self, e: Reduce) -> Any:
         sizes = [int(self.value(a.extent)) for a in e.axes if a.extent is not None]

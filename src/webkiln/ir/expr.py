@@ -115,7 +115,7 @@ def _fold(name: str, args: tuple[Expr, ...]) -> Expr | None:
     if isinstance(a, Const) and isinstance(b, Const):
         if name in _BINARY and not (name in _DIVISIONS and b.value == 0):
             result = _BINARY[name](a.value, b.value)
-            return const(result, BOOL if name in COMPARISONS else a.dtype)
+            return const(result, BOOL.vector(a.dtype.lanes) if name in COMPARISONS else a.dtype)
         if name == "div" and a.dtype.is_float and b.value != 0:
             return const(a.value / b.value, a.dtype)
     return _neutral(name, a, b)
@@ -128,7 +128,7 @@ def _fold_unary(name: str, a: Expr) -> Expr | None:
         if name == "abs":
             return const(abs(a.value), a.dtype)
         if name == "not":
-            return const(not a.value, BOOL)
+            return const(not a.value, a.dtype)
         if name in _UNARY_FOLDS and a.dtype.is_float:
             try:
                 return const(_UNARY_FOLDS[name](float(a.value)), a.dtype)

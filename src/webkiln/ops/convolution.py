@@ -8,7 +8,7 @@ from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Expr, compare, const, logical_and, select
 from webkiln.ir.simplify import simplify
 from webkiln.ops.core import Context, Tensor, Unsupported, operator, static
-from webkiln.ops.linear import scalar
+from webkiln.ops.linear import is_scalar, scalar
 from webkiln.ops.windows import Windows, inside, same_pads
 
 __all__ = ["convolve"]
@@ -74,9 +74,7 @@ def conv_integer(
     def weight(*i: Expr) -> Expr:
         if w_zero is None:
             return w[i]
-        return w[i] - (
-            w_zero[i[0]] if w_zero.rank == 1 and w_zero.shape[0] is w.shape[0] else scalar(w_zero)
-        )
+        return w[i] - (scalar(w_zero) if is_scalar(w_zero) else w_zero[i[0]])
 
     return convolve(ctx, x, w, "int32", element=element, weight=weight)
 

@@ -9,7 +9,7 @@ from webkiln.ir.expr import Expr, ExprLike, const, is_const
 from webkiln.ops.core import Context, Tensor, Unsupported, operator
 from webkiln.ops.elementwise import broadcast, merge_shapes, narrow
 
-__all__ = ["product"]
+__all__ = ["is_scalar", "product", "scalar"]
 
 
 def product(
@@ -70,14 +70,19 @@ def matmul_integer(
     def left(*i: Expr) -> Expr:
         if a_zero is None:
             return a[i]
-        return a[i] - (a_zero[i[-2]] if a_zero.rank == 1 and a.rank > 1 else scalar(a_zero))
+        return a[i] - (scalar(a_zero) if is_scalar(a_zero) else a_zero[i[-2]])
 
     def right(*i: Expr) -> Expr:
         if b_zero is None:
             return b[i]
-        return b[i] - (b_zero[i[-1]] if b_zero.rank == 1 and b.rank > 1 else scalar(b_zero))
+        return b[i] - (scalar(b_zero) if is_scalar(b_zero) else b_zero[i[-1]])
 
     return product(ctx, a, b, "int32", left, right)
+
+
+def is_scalar(t: Tensor) -> bool:
+    """Whether it has one element, of whatever rank."""
+    return all(is_const(e, 1) for e in t.shape)
 
 
 def scalar(t: Tensor) -> Expr:

@@ -8,7 +8,7 @@ from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import Expr, ExprLike, call, cast, const, maximum, minimum
 from webkiln.ir.simplify import simplify
 from webkiln.ops.core import Context, Tensor, Unsupported, operator, static, stored
-from webkiln.ops.linear import product, scalar
+from webkiln.ops.linear import is_scalar, product, scalar
 from webkiln.ops.logic import dtype_name
 
 __all__ = ["quantize"]
@@ -33,7 +33,7 @@ def quantize(real: Expr, scale: Expr, zero: Expr, dtype: str) -> Expr:
 
 def _parameter(ctx: Context, x: Tensor, p: Tensor, index: Sequence[Expr]) -> Expr:
     """Scale or zero point for an element of x: per tensor, per axis or per block of the axis."""
-    if p.rank == 0 or all(repr(e) == "1" for e in p.shape) and p.rank < 2:
+    if is_scalar(p):
         return scalar(p)
     axis = ctx.axis(x, ctx.int("axis", 1))
     if p.rank == 1:
@@ -107,7 +107,7 @@ def qlinear_matmul(
 
     def of(p: Tensor, i: Expr) -> Expr:
         return (
-            scalar(p) if p.rank == 0 or repr(p.shape[-1]) == "1" else p[(0,) * (p.rank - 1) + (i,)]
+            scalar(p) if is_scalar(p) else p[(0,) * (p.rank - 1) + (i,)]
         )
 
     total = product(

@@ -1,0 +1,133 @@
+"""Cases through the whole compiler: many to a module, since starting a C compiler costs a second.
+
+Each case becomes a program of one WebAssembly module (or of one WGSL module), with memory of its own that
+overlaps the others': they run one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import wasmtime
+from numpy.typing import NDArray
+
+from tests.ops.harness import Case, build, lowered
+from webkiln.bundle.edge import to_storage
+from webkiln.codegen import c, c_module, wgsl
+from webkiln.codegen.unique import unique
+from webkiln.interpret.compute import value_of
+from webkiln.ir.expr import Dim
+from webkiln.ir.program import Program, Step
+from webkiln.lower.fuse import fuse
+from webkiln.lower.layout import assign_layouts
+from webkiln.memory.liveness import StepIO
+from webkiln.memory.plan import DIMS, STACK_BYTES, STACKS, MemoryPlan
+from webkiln.memory.plan import plan as plan_memory
+from webkiln.schedule.program import schedule_program
+from webkiln.targets.toolchain import VARIANTS, compile_wasm
+
+__all__ = ["GROUP", "Compiled", "compile_case", "run_wasm", "wasm_module"]
+
+Array = NDArray[Any]
+GROUP = 40  # cases a module
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A case after every stage before printing."""
+
+    case: Case
+    program: Program
+    steps: Sequence[Step]
+    memory: MemoryPlan
+    inputs: dict[str, Array]
+    dims: dict[str, int]
+
+
+def compile_case(case: Case, target: str) -> Compiled:
+    model, inputs, dims = build(case)
+    program = assign_layouts(fuse(lowered(model, dims)))
+    steps = schedule_program(program, (target,))
+    io = [
+        StepIO(
+            tuple(
+                b
+                for b, access in zip(k.buffers, k.access, strict=True)
+                if access != "write"
+            ),
+            (step.compute.out,),
+        )
+        for step in steps
+        for k in [step.kernel[target]]
+    ]
+    return Compiled(
+        case, program, steps, plan_memory(program, io, webgpu=target == "webgpu"), inputs, dims
+    )
+
+
+# --- WebAssembly ----------------------------------------------------------------------------------
+
+
+def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
+    """One module for `cases`; the result runs the k-th of them."""
+    kernels = unique([s.kernel["wasm"] for x in cases for s in x.steps], c.kernel_source)
+    index = iter(kernels.of_step)
+    programs = [
+        [
+            c_module.StepCall(
+                step.kernel["wasm"],
+                kernels.names[next(index)],
+                [x.memory.wasm[b] for b in step.kernel["wasm"].buffers],
+                step.kernel["wasm"].params,
+            )
+            for step in x.steps
+        ]
+        for x in cases
+    ]
+    dims = list(dict.fromkeys(d for x in cases for d in x.program.dims))
+    size = max(x.memory.total_bytes for x in cases)
+    module = compile_wasm(
+        c_module.module_source(kernels.sources, kernels.kernels, programs, dims), VARIANT, size
+    )
+    return lambda k: run_wasm(module, size, k, cases[k], dims)
+
+
+VARIANT = VARIANTS[-1]  # plain SIMD
+
+
+def run_wasm(
+    module: bytes, size: int, index: int, x: Compiled, dims: Sequence[Dim]
+) -> list[Array]:
+    config = wasmtime.Config()
+    config.wasm_simd = True
+    store = wasmtime.Store(wasmtime.Engine(config))
+    pages = size // 65536
+    memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(pages, pages)))
+    instance = wasmtime.Instance(store, wasmtime.Module(store.engine, module), [memory])
+    exports = instance.exports(store)
+    exports["__stack_pointer"].set_value(store, wasmtime.Val.i32(STACKS + STACK_BYTES))
+
+    def write(address: int, data: Array) -> None:
+        memory.write(store, np.ascontiguousarray(data).tobytes(), address)
+
+    write(DIMS, np.array([x.dims.get(d.name, 1) for d in dims], np.int32))
+    write(x.memory.weights_base, x.memory.weights.data())
+    for buffer in x.program.inputs:
+        stored = to_storage(x.inputs[buffer.name], buffer.dtype.name, buffer.name)
+        write(x.memory.wasm[buffer], stored)
+    exports["run"](store, index, 1)
+    results = []
+    for buffer in x.program.outputs:
+        shape = [value_of(e, x.dims) for e in buffer.shape]
+        count = int(np.prod(shape))
+        start = x.memory.wasm[buffer]
+        raw = memory.read(store, start, start + count * buffer.dtype.bytes)
+        array = np.frombuffer(bytes(raw), buffer.dtype.name).reshape(shape)
+        results.append(array.astype(buffer.model_dtype))
+    return results
+
+
+_ = wgsl
