@@ -25,6 +25,7 @@ from webkiln.errors import InputError
 from webkiln.frontends.source import Source
 from webkiln.ir.expr import Expr
 from webkiln.ir.program import Kernel, Program, Step
+from webkiln.ir.verify import verify_kernel, verify_program
 from webkiln.log import Progress, silent, stage
 from webkiln.lower.fuse import fuse
 from webkiln.lower.graph import lower_graph
@@ -124,10 +125,18 @@ def compile_model(
         progress("optimise", 1, 1)
     with stage("lower"):
         program, _ = lower_graph(model, limits)
+        verify_program(program, "lower")
     with stage("fuse"):
-        program = assign_layouts(fuse(program))
+        program = fuse(program)
+        verify_program(program, "fuse")
+    with stage("layouts"):
+        program = assign_layouts(program)
+        verify_program(program, "layouts")
     with stage("schedule"):
         steps = schedule_program(program, targets, progress)
+        for step in steps:
+            for target, kernel in step.kernel.items():
+                verify_kernel(kernel, f"schedule for {target}", step.compute.label)
     with stage("memory"):
         memory = plan_memory(program, [_io(s) for s in steps], webgpu="webgpu" in targets)
     with stage("codegen"):

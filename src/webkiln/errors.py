@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CheckFailedError",
     "InputError",
+    "InternalError",
     "InvalidModelError",
     "MissingDependencyError",
     "ModelNotFoundError",
@@ -71,6 +72,12 @@ class ShardError(WebkilnError):
 
 class ToolchainError(WebkilnError):
     """The C compiler failed or is missing."""
+
+    exit_code = 1
+
+
+class InternalError(WebkilnError):
+    """webkiln broke a law of its own intermediate form: a bug of webkiln, never of the model."""
 
     exit_code = 1
 

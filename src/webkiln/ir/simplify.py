@@ -12,7 +12,19 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from webkiln.ir.dtypes import BOOL, I32
-from webkiln.ir.expr import Const, Dim, Expr, Load, Op, Reduce, Var, const, transform, walk
+from webkiln.ir.expr import (
+    Const,
+    Dim,
+    Expr,
+    Load,
+    Op,
+    Reduce,
+    Var,
+    const,
+    map_children,
+    transform,
+    walk,
+)
 
 __all__ = ["Poly", "always_nonneg", "linear", "poly", "simplify", "to_expr", "upper_bound"]
 
@@ -82,22 +94,18 @@ def _expand(e: Expr) -> Poly:
             return _divide("floordiv", poly(e.args[0]), poly(e.args[1]))
         if e.name in ("min", "max"):
             return _extremum(e.name, e.args[0], e.args[1])
-    return {(_atom(e),): 1}
+    atom = _atom(e)
+    same = type(atom) is type(e) and getattr(atom, "name", "") == getattr(e, "name", "")
+    return {(atom,): 1} if same else poly(atom)
 
 
 def _atom(e: Expr) -> Expr:
-    """An opaque node with its operands simplified."""
+    """An opaque node with its operands simplified, which may fold it."""
     if isinstance(e, Var) or not e.args:
         return e
     if isinstance(e, Reduce):
         return Reduce(e.kind, e.axes, simplify(e.body))
-    args = tuple(simplify(a) for a in e.args)
-    if args == e.args:
-        return e
-    if isinstance(e, Load):
-        return Load(e.buffer, args)
-    assert isinstance(e, Op)
-    return Op(e.name, args, e.dtype)
+    return map_children(e, simplify)
 
 
 def _extremum(name: str, a: Expr, b: Expr) -> Poly:
