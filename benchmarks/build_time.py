@@ -19,13 +19,7 @@ def build_time(case: Case) -> dict[str, Any]:
     if not isinstance(source, Path):
         raise TypeError(f"{case.name} is not a file that the command line could build")
     with tempfile.TemporaryDirectory() as folder:
-        # Kernels are cached by content below XDG_CACHE_HOME, and so is what zig compiles.
-        cache = Path(folder, "cache")
-        environment = {
-            **os.environ,
-            "XDG_CACHE_HOME": str(cache),
-            "ZIG_GLOBAL_CACHE_DIR": str(cache / "zig"),
-        }
+        environment = {**os.environ, "WEBKILN_CACHE": str(Path(folder, "cache"))}
         command = [sys.executable, "-m", "webkiln", "build", str(source)]
         command += ["-o", str(Path(folder, "bundle"))]
         first, second = (_seconds(command, environment) for _ in range(2))
