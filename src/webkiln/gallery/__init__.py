@@ -71,7 +71,7 @@ def _card(card: Card) -> str:
             "folder": html.escape(card.folder),
             "title": html.escape(card.title),
             "summary": html.escape(card.summary),
-            "task": html.escape(task.replace("-", " ")),
+            "task": "any model" if task == "generic" else html.escape(task.replace("-", " ")),
             "cover": _cover(card, task),
             "facts": rows,
         },

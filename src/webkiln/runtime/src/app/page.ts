@@ -27,14 +27,19 @@ export function samples<T>(): T[] {
   return JSON.parse(byId("samples-data").textContent || "[]") as T[];
 }
 
+/** A number and its unit, which stay on one line. */
+function amount(value: number, digits: number, unit: string): string {
+  return `${value.toFixed(digits)}\u00a0${unit}`;
+}
+
 export function formatBytes(bytes: number): string {
-  if (bytes < 1e6) return `${Math.ceil(bytes / 1e3)} kB`;
-  return `${(bytes / 1e6).toFixed(bytes < 1e8 ? 1 : 0)} MB`;
+  return bytes < 1e6
+    ? amount(Math.ceil(bytes / 1e3), 0, "kB") : amount(bytes / 1e6, bytes < 1e8 ? 1 : 0, "MB");
 }
 
 export function formatTime(ms: number): string {
-  if (ms >= 1000) return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
-  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  if (ms >= 1000) return amount(ms / 1000, ms < 10_000 ? 2 : 1, "s");
+  return amount(ms, ms < 10 ? 1 : 0, "ms");
 }
 
 export function percent(share: number): string {

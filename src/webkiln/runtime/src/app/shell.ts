@@ -24,6 +24,8 @@ export interface Shell<Input> {
 // Runs that the figure "each run" is the median of, and what they may take together.
 const RUNS = 7;
 const MEASURE_MS = 1200;
+// A computation that takes longer is said to be under way.
+const SLOW_MS = 400;
 
 export function start<Input, Output>(page: Page<Input, Output>): Shell<Input> {
   const shell = new Runner(page);
@@ -80,8 +82,12 @@ class Runner<Input, Output> implements Shell<Input> {
     if (!pipeline || this.busy) return;
     this.busy = true;
     document.body.classList.add("busy");
+    const ready = `Ready · ${pipeline.model.name}`;
+    const slow = setTimeout(() => setState("busy", `Computing · ${pipeline.model.name}`), SLOW_MS);
     while (this.next && this.pipeline === pipeline) await this.answer(pipeline);
+    clearTimeout(slow);
     document.body.classList.remove("busy");
+    if (this.pipeline === pipeline) setState("ready", ready);
     this.busy = false;
     if (this.pipeline !== pipeline) return this.work();
     if (!this.measured) setTimeout(() => void this.measure(pipeline), 400);
@@ -181,7 +187,7 @@ function verdict(checks: readonly OutputCheck[]): string {
   return `Failed: ${names} differs by up to ${worst}. Try another device, and please report this.`;
 }
 
-function setState(state: "loading" | "ready" | "failed", text: string): void {
+function setState(state: "loading" | "busy" | "ready" | "failed", text: string): void {
   byId("state").dataset["state"] = state;
   byId("state-text").textContent = text;
   byId("progress").hidden = state !== "loading";
