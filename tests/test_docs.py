@@ -14,6 +14,10 @@ import numpy as np
 import onnx
 import pytest
 
+import webkiln
+from webkiln.browser import chromium_flags, find_chromium
+from webkiln.server import Server
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
@@ -61,6 +65,26 @@ def test_python_blocks_of_the_readme_run(workshop: Path) -> None:
     assert isinstance(outputs, dict)
     assert outputs["y"].shape == (1, 8)
     assert (workshop / "dist/index.html").exists()
+
+
+@pytest.mark.browser
+def test_the_script_of_the_readme_runs_in_a_page(workshop: Path) -> None:
+    needs_runtime()
+    if find_chromium() is None:
+        pytest.skip("no Chromium: make browser")
+    from playwright.sync_api import sync_playwright
+
+    webkiln.build("model.onnx", output="dist")
+    (script,) = blocks(ROOT / "README.md", "js")
+    page_html = f'<script type="module">{script}\nwindow.shape = y.shape;</script>'
+    (workshop / "dist/readme.html").write_text(page_html)
+    with Server(workshop / "dist", port=0) as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=chromium_flags())
+        page = browser.new_page()
+        page.goto(f"{server.url}readme.html")
+        page.wait_for_function("() => window.shape !== undefined", timeout=60_000)
+        assert page.evaluate("[...window.shape]") == [1, 8]
+        browser.close()
 
 
 def test_webkiln_commands_of_the_readme_run(workshop: Path) -> None:
@@ -138,6 +162,4 @@ def test_the_layers_in_contributing_are_those_that_are_checked() -> None:
 
 
 def test_the_changelog_has_this_version() -> None:
-    import webkiln
-
     assert webkiln.__version__ in (ROOT / "CHANGELOG.md").read_text()
