@@ -1,7 +1,8 @@
-"""Cases through the whole compiler: many to a module, since starting a C compiler costs a second.
+"""Cases through the whole compiler.
 
-Each case becomes a program of one WebAssembly module (or of one WGSL module), with memory of its own that
-overlaps the others': they run one after the other.
+For WebAssembly many cases go into one module, since starting a C compiler costs a second: each is a
+program with memory of its own that overlaps the others', as they run one after the other. For WebGPU
+each kernel runs by itself on the native adapter.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ import numpy as np
 import wasmtime
 from numpy.typing import NDArray
 
+from tests import wgpu_runner
 from tests.ops.harness import Case, build, lowered
 from webkiln.bundle.edge import to_storage
-from webkiln.codegen import c, c_module, wgsl
+from webkiln.codegen import c, c_module
 from webkiln.codegen.unique import unique
 from webkiln.interpret.compute import value_of
+from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Dim
 from webkiln.ir.program import Program, Step
 from webkiln.lower.fuse import fuse
 from webkiln.lower.layout import assign_layouts
+from webkiln.memory.layout import pack
 from webkiln.memory.liveness import StepIO
 from webkiln.memory.plan import DIMS, STACK_BYTES, STACKS, MemoryPlan
 from webkiln.memory.plan import plan as plan_memory
 from webkiln.schedule.program import schedule_program
 from webkiln.targets.toolchain import VARIANTS, compile_wasm
 
-__all__ = ["GROUP", "Compiled", "compile_case", "run_wasm", "wasm_module"]
+__all__ = ["Compiled", "compile_case", "run_webgpu", "wasm_module"]
 
 Array = NDArray[Any]
-GROUP = 40  # cases a module
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +56,7 @@ def compile_case(case: Case, target: str) -> Compiled:
     steps = schedule_program(program, (target,))
     io = [
         StepIO(
-            tuple(
-                b
-                for b, access in zip(k.buffers, k.access, strict=True)
-                if access != "write"
-            ),
+            tuple(b for b, access in zip(k.buffers, k.access, strict=True) if access != "write"),
             (step.compute.out,),
         )
         for step in steps
@@ -98,9 +97,7 @@ def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
 VARIANT = VARIANTS[-1]  # plain SIMD
 
 
-def run_wasm(
-    module: bytes, size: int, index: int, x: Compiled, dims: Sequence[Dim]
-) -> list[Array]:
+def run_wasm(module: bytes, size: int, index: int, x: Compiled, dims: Sequence[Dim]) -> list[Array]:
     config = wasmtime.Config()
     config.wasm_simd = True
     store = wasmtime.Store(wasmtime.Engine(config))
@@ -130,4 +127,26 @@ def run_wasm(
     return results
 
 
-_ = wgsl
+# --- WebGPU ---------------------------------------------------------------------------------------
+
+
+def run_webgpu(x: Compiled) -> list[Array]:
+    """Every step's kernel in turn on the native adapter."""
+    flat: dict[Buffer, Array] = {
+        b: pack(np.asarray(data), b) for b, data in x.program.constants.items()
+    }
+    for buffer in x.program.inputs:
+        flat[buffer] = to_storage(x.inputs[buffer.name], buffer.dtype.name, buffer.name).reshape(-1)
+    for step in x.steps:
+        kernel = step.kernel["webgpu"]
+        for buffer in kernel.buffers:
+            if buffer not in flat:
+                flat[buffer] = np.zeros(max(value_of(buffer.size, x.dims), 1), buffer.dtype.name)
+        bound = {b: flat[b] for b in kernel.buffers}
+        flat.update(wgpu_runner.run_kernel(kernel, bound, x.dims))
+    results = []
+    for buffer in x.program.outputs:
+        shape = [value_of(e, x.dims) for e in buffer.shape]
+        elements = flat[buffer][: int(np.prod(shape))].reshape(shape)
+        results.append(elements.astype(buffer.model_dtype))
+    return results
