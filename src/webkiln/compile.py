@@ -25,8 +25,9 @@ from webkiln.errors import InputError
 from webkiln.frontends.source import Source
 from webkiln.ir.expr import Expr
 from webkiln.ir.program import Kernel, Program, Step
+from webkiln.ir.text import program_text
 from webkiln.ir.verify import verify_kernel, verify_program
-from webkiln.log import Progress, silent, stage
+from webkiln.log import Progress, debug, debug_level, silent, stage
 from webkiln.lower.fuse import fuse
 from webkiln.lower.graph import lower_graph
 from webkiln.lower.layout import assign_layouts
@@ -125,18 +126,14 @@ def compile_model(
         progress("optimise", 1, 1)
     with stage("lower"):
         program, _ = lower_graph(model, limits)
-        verify_program(program, "lower")
+        _checked(program, "lower")
     with stage("fuse"):
-        program = fuse(program)
-        verify_program(program, "fuse")
+        program = _checked(fuse(program), "fuse")
     with stage("layouts"):
-        program = assign_layouts(program)
-        verify_program(program, "layouts")
+        program = _checked(assign_layouts(program), "layouts")
     with stage("schedule"):
         steps = schedule_program(program, targets, progress)
-        for step in steps:
-            for target, kernel in step.kernel.items():
-                verify_kernel(kernel, f"schedule for {target}", step.compute.label)
+        _check_kernels(steps)
     with stage("memory"):
         memory = plan_memory(program, [_io(s) for s in steps], webgpu="webgpu" in targets)
     with stage("codegen"):
@@ -161,6 +158,20 @@ def _check_options(quantize: str, targets: Sequence[str]) -> None:
             f"no such target: {', '.join(unknown) or 'none given'}",
             hint=f"some of {', '.join(TARGETS)}",
         )
+
+
+def _checked(program: Program, after: str) -> Program:
+    """The program, after the laws of the IR; printed at WEBKILN_DEBUG=3."""
+    if debug_level() >= 3:
+        debug(3, f"webkiln: after {after}:\n{program_text(program)}")
+    verify_program(program, after)
+    return program
+
+
+def _check_kernels(steps: Sequence[Step]) -> None:
+    for step in steps:
+        for target, kernel in step.kernel.items():
+            verify_kernel(kernel, f"schedule for {target}", step.compute.label)
 
 
 # --- code -----------------------------------------------------------------------------------------
@@ -198,6 +209,7 @@ def _shader(steps: Sequence[Step]) -> tuple[Shader, KernelSet]:
 
     kernels = unique([s.kernel["webgpu"] for s in steps], wgsl.kernel_source)
     text = wgsl.module_source(kernels.sources)
+    debug(4, text)
     return Shader(text, limits=webgpu.limits(kernels.kernels)), kernels
 
 

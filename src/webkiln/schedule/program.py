@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from webkiln.ir.program import Compute, Kernel, Program, Step
-from webkiln.log import Progress, debug, silent
+from webkiln.ir.text import kernel_text
+from webkiln.log import Progress, debug, debug_level, silent
 from webkiln.schedule import wasm
 from webkiln.schedule.cost import bytes_moved, flops
 
@@ -21,12 +22,18 @@ def schedule_program(
     for i, compute in enumerate(program.computes):
         progress("schedule", i, len(program.computes), compute.label)
         kernels = {name: f(compute) for name, f in schedulers.items()}
-        for name, kernel in kernels.items():
-            debug(2, f"{name}: {kernel.kind:12} {compute.label} → {compute.out!r}")
-        debug(3, f"{compute.out!r} = {compute.value!r}")
         steps.append(Step(compute, kernels, flops(compute), bytes_moved(compute)))
+        if debug_level() >= 2:
+            _show(steps[-1])
     progress("schedule", len(steps), len(steps))
     return steps
+
+
+def _show(step: Step) -> None:
+    for target, kernel in step.kernel.items():
+        cost = f"{step.flops!r} flops, {step.bytes!r} bytes"
+        debug(2, f"{target}: {kernel.kind}: {step.compute.label} → {step.compute.out!r}, {cost}")
+        debug(3, kernel_text(kernel))
 
 
 def _scheduler(target: str) -> Callable[[Compute], Kernel]:
