@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import onnx_ir as ir
@@ -11,6 +12,8 @@ from onnxscript.optimizer import _constant_folding
 from webkiln.passes.graph import is_op
 
 __all__ = ["fold_constants"]
+
+_log = logging.getLogger(__name__)
 
 # A folded tensor may be this much bigger than what it was made from. Expand, Tile or
 # ConstantOfShape would otherwise turn a few bytes into megabytes of download.
@@ -29,7 +32,12 @@ def fold_constants(model: ir.Model) -> ir.Model:
         output_size_limit=1 << 31,
         should_fold=_should_fold,
     )
-    fold(model)
+    try:
+        fold(model)
+    except RuntimeError as error:
+        # An operator that the folder stumbles over (sequences, mostly) stays as it is, and is
+        # reported as unsupported later if nothing defines it.
+        _log.info("constant folding stopped early: %s", error)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
     return model

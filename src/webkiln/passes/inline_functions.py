@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import onnx
@@ -12,6 +13,8 @@ from onnx_ir.passes import common
 from webkiln.passes.graph import through_proto
 
 __all__ = ["inline_functions", "inline_operators"]
+
+_log = logging.getLogger(__name__)
 
 
 def inline_functions(model: ir.Model) -> ir.Model:
@@ -33,13 +36,19 @@ def inline_operators(model: ir.Model, supports: Callable[[str, str], bool]) -> i
         for node in model.graph.all_nodes()
         if not supports(node.op_type, node.domain) and _has_body(node, model)
     }
-    if not wanted:
-        return model
-    return through_proto(
-        model,
-        lambda proto: onnx.inliner.inline_selected_functions(
-            proto, sorted(wanted), exclude=False, inline_schema_functions=True
-        ),
+    for operator in sorted(wanted):
+        try:
+            model = through_proto(model, lambda proto, name=operator: _inline(proto, name))
+        except RuntimeError as error:
+            # The C++ inliner doesn't manage every optional input. What stays is reported by name
+            # as unsupported later, which says more than what went wrong in here.
+            _log.info("%s could not be inlined: %s", operator[1], error)
+    return model
+
+
+def _inline(proto: onnx.ModelProto, operator: tuple[str, str]) -> onnx.ModelProto:
+    return onnx.inliner.inline_selected_functions(
+        proto, [operator], exclude=False, inline_schema_functions=True
     )
 
 

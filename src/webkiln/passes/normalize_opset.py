@@ -55,6 +55,8 @@ def normalize_opset(model: ir.Model) -> ir.Model:
 def _is_known(node: ir.Node, opset: int) -> bool:
     if node.domain not in ("", "ai.onnx"):
         return True
+    if node.op_type == "Scan" and opset < 9:
+        return False  # another operator by the same name, which had a batch axis
     try:
         onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
