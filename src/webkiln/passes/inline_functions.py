@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import onnx
 import onnx.inliner
@@ -38,7 +39,7 @@ def inline_operators(model: ir.Model, supports: Callable[[str, str], bool]) -> i
     }
     for operator in sorted(wanted):
         try:
-            model = through_proto(model, lambda proto, name=operator: _inline(proto, name))
+            model = through_proto(model, partial(_inline, operator=operator))
         except RuntimeError as error:
             # The C++ inliner doesn't manage every optional input. What stays is reported by name
             # as unsupported later, which says more than what went wrong in here.
@@ -46,7 +47,7 @@ def inline_operators(model: ir.Model, supports: Callable[[str, str], bool]) -> i
     return model
 
 
-def _inline(proto: onnx.ModelProto, operator: tuple[str, str]) -> onnx.ModelProto:
+def _inline(proto: onnx.ModelProto, *, operator: tuple[str, str]) -> onnx.ModelProto:
     return onnx.inliner.inline_selected_functions(
         proto, [operator], exclude=False, inline_schema_functions=True
     )
