@@ -1,8 +1,8 @@
 """One node as a model, run by ONNX Runtime and by a backend of ours, and compared.
 
-Inputs are written as `"f32[2,n=5]"`: random elements of that type and shape, where `n` is a symbolic
-dimension that is 5 in this run. Arrays are inputs with those values; `Constant` makes an initializer
-of either.
+Inputs are written as `"f32[2,n=5]"`: random elements of that type and shape, where `n` is a
+symbolic dimension that is 5 in this run. Arrays are inputs with those values; `Constant` makes an
+initializer of either.
 """
 
 from __future__ import annotations

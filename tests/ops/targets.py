@@ -1,8 +1,8 @@
 """Cases through the whole compiler.
 
 For WebAssembly many cases go into one module, since starting a C compiler costs a second: each is a
-program with memory of its own that overlaps the others', as they run one after the other. For WebGPU
-each kernel runs by itself on the native adapter.
+program with memory of its own that overlaps the others', as they run one after the other. For
+WebGPU each kernel runs by itself on the native adapter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ONNX's own node tests of every operator that is defined here, run by the interpreter.
 
-What is left out is what the storage types rule out and what is declared beyond the definitions below; every
-other test must pass, and no fewer of them than `FLOOR`.
+What is left out is what the storage types rule out and what is declared beyond the definitions
+below; every other test must pass, and no fewer of them than `FLOOR`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BEYOND: dict[str, str] = {
     "test_training_dropout.*": "inference only",
     "test_bitcast_.*64.*": "64-bit types are stored in 32 bits",
     "test_resize_.*_antialias": "refused, with a hint",
-    "test_resize_downsample_scales_.*_align_corners": "ONNX Runtime's rounded size is taken instead",
-    "test_range_bfloat16.*|test_onehot_with_bfloat16.*": "constants of bfloat16 become float32",
+    "test_resize_downsample_scales_.*_align_corners": "ONNX Runtime's rounded size is taken",
+    "test_range_bfloat16.*|test_onehot_with_bfloat16.*": "bfloat16 constants become float32",
 }
 
 
@@ -56,7 +56,7 @@ def _storable(test: Any) -> bool:
 
 
 def _frozen(model: onnx.ModelProto, inputs: list[Any]) -> onnx.ModelProto:
-    """The model with its 0-D and 1-D inputs as constants: shapes, axes and scales are decided at build."""
+    """The model with its 0-D and 1-D inputs as constants: shapes and axes are decided at build."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
     keep = []

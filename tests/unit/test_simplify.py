@@ -1,4 +1,4 @@
-"""Index simplification against evaluation at random points, and the identities that layouts rest on."""
+"""Index simplification against evaluation at random points, and what layouts rest on."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_linear_forms_keep_their_value(e: Expr, seed: int) -> None:
         assert total == value(e, at)
 
 
-# --- identities -----------------------------------------------------------------------------------------
+# --- identities -----------------------------------------------------------------------------------
 
 SHAPES = st.lists(st.sampled_from([2, 3, 4, 6]), min_size=1, max_size=4)
 

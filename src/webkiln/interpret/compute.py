@@ -101,8 +101,8 @@ class _Evaluator:
         return result if e.dtype.is_int else np.asarray(result).astype(e.dtype.name)
 
     def _load(self, e: Load) -> Any:
-        """Elements at indices; out of range, which only the side of a select that is not taken may be,
-        they are poison: a NaN, or an integer that no test expects.
+        """Elements at indices; out of range, which only the side of a select that is not taken may
+        be, they are poison: a NaN, or an integer that no test expects.
         """
         array = self.arrays[e.buffer]
         if not e.args:

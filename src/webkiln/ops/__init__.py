@@ -25,5 +25,5 @@ for _family in (
 
 
 def supports(op_type: str, domain: str = "") -> bool:
-    """Whether a definition exists here; what ONNX defines as a function of others is inlined instead."""
+    """Whether it is defined here; what ONNX defines as a function of others is inlined instead."""
     return ("" if domain == "ai.onnx" else domain, op_type) in OPERATORS

@@ -11,7 +11,7 @@ __all__ = ["erf_gelu", "logistic", "softplus", "tanh_gelu"]
 
 
 def logistic(a: Expr) -> Expr:
-    """1 / (1 + e^-a); e^-a overflows to infinity for very negative a, whose reciprocal is the right 0."""
+    """1 / (1 + e^-a). Where e^-a overflows to infinity its reciprocal is the right 0."""
     return 1.0 / (call("exp", -a) + 1)
 
 

@@ -24,7 +24,10 @@ def convolve(
     element: Callable[..., Expr] | None = None,
     weight: Callable[..., Expr] | None = None,
 ) -> Tensor:
-    """Cross-correlation of x [N, groups·C, …] with w [M, C, …]. `element`, `weight` read in place of both."""
+    """Cross-correlation of x [N, groups·C, …] with w [M, C, …].
+
+    `element`, `weight` read in place of both.
+    """
     windows = Windows.of(
         ctx, x.shape[2:], [static(s, "a convolution's kernel size") for s in w.shape[2:]]
     )
@@ -81,7 +84,10 @@ def conv_integer(
 
 @operator("ConvTranspose")
 def conv_transpose(ctx: Context, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """Every output element gathers the inputs whose windows cover it: x [N, C, …], w [C, M / groups, …]."""
+    """Every output element gathers the inputs whose windows cover it.
+
+    x [N, C, …], w [C, M / groups, …].
+    """
     rank = x.rank - 2
     kernel = [static(s, "a convolution's kernel size") for s in w.shape[2:]]
     strides = ctx.ints("strides") or [1] * rank

@@ -1,4 +1,4 @@
-"""How an operator says what it computes: a function from tensors to tensors, each a scalar expression over axes.
+"""How an operator says what it computes: tensors to tensors, each a scalar expression over axes.
 
     @operator("Softmax")
     def softmax(ctx: Context, x: Tensor) -> Tensor:
@@ -6,9 +6,10 @@
         def value(*i): ...
         return ctx.compute(x.shape, value, x.dtype)
 
-An operator knows nothing of targets, layouts or fusion. Shapes are expressions, so a definition is at the same
-time the shape inference. Integer tensors whose elements are known (what Shape, Gather, Concat of them yield)
-carry those as expressions, so that shape arithmetic disappears at build time, symbolic dimensions included.
+An operator knows nothing of targets, layouts or fusion. Shapes are expressions, so a definition is
+at the same time the shape inference. Integer tensors whose elements are known (what Shape, Gather,
+Concat of them yield) carry those as expressions, so that shape arithmetic disappears at build time,
+symbolic dimensions included.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def operator(*names: str, domain: str = "") -> Callable[[Operator], Operator]:
 class Tensor:
     """A value of the model: ONNX dtype (NumPy name), shape, and how to read an element.
 
-    `known` holds the elements as expressions over the model's dims where they are known at build time.
-    `data` holds a constant's values.
+    `known` holds the elements as expressions over the model's dims where they are known at build
+    time. `data` holds a constant's values.
     """
 
     buffer: Buffer
@@ -118,7 +119,7 @@ class Tensor:
         return all(isinstance(e, Const) for e in self.known.flat)
 
     def _element(self, where: tuple[int, ...]) -> Expr:
-        """A known element; outside of the tensor anything will do: that side of a select is not taken."""
+        """A known element; outside, on the side of a select that is not taken, anything will do."""
         assert self.known is not None
         if any(not 0 <= i < n for i, n in zip(where, self.known.shape, strict=True)):
             return const(0, BOOL if self.dtype == "bool" else self.buffer.dtype)
@@ -142,7 +143,7 @@ class Tensor:
         return result
 
     def ints(self, what: str) -> tuple[Expr, ...]:
-        """A 0-D or 1-D integer tensor's elements; `what` names it in the error when they are not known."""
+        """The elements of a 0-D or 1-D tensor; `what` names it in the error if unknown."""
         if self.known is None:
             raise Unsupported(f"{what} depends on the input's values", hint="make it a constant")
         return tuple(np.atleast_1d(self.known).flat)
@@ -215,7 +216,7 @@ class Context(Attributes):
     channels_last: set[Buffer] = field(default_factory=set)  # where this layout serves the operator
     _fresh: Iterator[int] = field(default_factory=itertools.count)
 
-    # axes -----------------------------------------------------------------------------------------------
+    # axes -----------------------------------------------------------------------------------------
 
     def axis(self, x: Tensor, axis: int) -> int:
         """A possibly negative axis of `x`, from the front."""
@@ -234,7 +235,7 @@ class Context(Attributes):
         axes = tuple(self.var(e, name) for e in extents)
         return Reduce(kind, axes, body(*axes)) if axes else body()
 
-    # results --------------------------------------------------------------------------------------------
+    # results --------------------------------------------------------------------------------------
 
     def compute(
         self,

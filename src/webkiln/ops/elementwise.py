@@ -79,7 +79,7 @@ _BITS = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}
 
 
 def wrap(e: Expr, dtype: str) -> Expr:
-    """The low bits of an int32 `e` that an 8- or 16-bit integer `dtype` keeps; other types as they are."""
+    """The bits of an int32 `e` that an 8- or 16-bit `dtype` keeps; for others `e` as it is."""
     if dtype not in _BITS or e.dtype != I32:
         return e
     bits = _BITS[dtype]
@@ -106,7 +106,7 @@ def is_float(t: Tensor) -> bool:
     return STORAGE[t.dtype].is_float
 
 
-# --- one argument ---------------------------------------------------------------------------------------
+# --- one argument ---------------------------------------------------------------------------------
 
 _UNARY = {
     "Acos": "acos",
@@ -189,7 +189,7 @@ def is_inf(ctx: Context, x: Tensor) -> Tensor:
     return elementwise(ctx, value, x, dtype="bool")
 
 
-# --- two arguments --------------------------------------------------------------------------------------
+# --- two arguments --------------------------------------------------------------------------------
 
 
 @operator("Add")
@@ -247,7 +247,7 @@ def power(ctx: Context, base: Tensor, exponent: Tensor) -> Tensor:
 
 @operator("BitShift")
 def bit_shift(ctx: Context, x: Tensor, by: Tensor) -> Tensor:
-    """Shift by any number of bits: 0 when all have left, or the sign of a negative one to the right."""
+    """Shift by any number of bits; when all have left, 0 or (right, negative) -1."""
     direction = ctx.str("direction", "")
     if direction not in ("LEFT", "RIGHT"):
         raise Unsupported(f"direction {direction!r}")
@@ -262,7 +262,7 @@ def bit_shift(ctx: Context, x: Tensor, by: Tensor) -> Tensor:
     return elementwise(ctx, value, x, by)
 
 
-# --- any number of arguments ----------------------------------------------------------------------------
+# --- any number of arguments ----------------------------------------------------------------------
 
 
 def _variadic(f: Callable[[Expr, Expr], Expr]) -> Callable[..., Tensor]:

@@ -68,7 +68,7 @@ def gather_nd(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     return ctx.compute(shape, value, x.dtype)
 
 
-# --- scatter: every element of the result looks for the updates that meet it ---------------------------
+# --- scatter: every element of the result looks for the updates that meet it ----------------------
 
 _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
     "add": lambda a, b: a + b,
@@ -86,7 +86,7 @@ def _meet(
     hit: Callable[..., Expr],
     update: Callable[..., Expr],
 ) -> Expr:
-    """`old` combined with the updates over `extents` that hit it; without a reduction the last one wins."""
+    """`old` combined with the updates over `extents` that hit it, or the last one of them."""
     reduction = ctx.str("reduction", "none")
     if reduction in _COMBINE:
         neutral = {"add": const(0, old.dtype), "mul": const(1, old.dtype)}.get(reduction, old)
@@ -159,7 +159,7 @@ def scatter_nd(ctx: Context, x: Tensor, indices: Tensor, updates: Tensor) -> Ten
 def tensor_scatter(
     ctx: Context, past: Tensor, update: Tensor, starts: Tensor | None = None
 ) -> Tensor:
-    """A cache with `update` written along `axis` from each batch's start on (modes linear, circular)."""
+    """A cache with `update` written along `axis` from each batch's start on, maybe around it."""
     axis = ctx.axis(past, ctx.int("axis", -2))
     circular = ctx.str("mode", "linear") == "circular"
     size, length = past.shape[axis], update.shape[axis]

@@ -114,7 +114,7 @@ def gemm(ctx: Context, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 @operator("Einsum")
 def einsum(ctx: Context, *operands: Tensor) -> Tensor:
-    """Einstein's sum over every label that the output lacks; an ellipsis stands for broadcast axes."""
+    """Einstein's sum over all labels that the output lacks; an ellipsis is broadcast axes."""
     labels, output = parse_einsum(ctx.str("equation", ""), [t.rank for t in operands])
     extents: dict[str, Expr] = {}
     for t, names in zip(operands, labels, strict=True):
@@ -143,7 +143,7 @@ def einsum(ctx: Context, *operands: Tensor) -> Tensor:
 
 
 def parse_einsum(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
-    """Labels of each operand's axes and of the output's; the ellipsis' axes are called 0, 1, … from the last."""
+    """Labels of each operand's axes and of the output's; an ellipsis is …, 1, 0."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ranks):

@@ -25,7 +25,7 @@ __all__ = ["dtype_name"]
 
 
 def dtype_name(code: int) -> str:
-    """The NumPy name of an ONNX element type by its number; raises `Unsupported` for one not stored."""
+    """The NumPy name of an ONNX element type; raises `Unsupported` for one that isn't stored."""
     kind = onnx_ir.DataType(code)
     name = "bfloat16" if kind == onnx_ir.DataType.BFLOAT16 else kind.name.lower()
     name = {"float": "float32", "double": "float64"}.get(name, name)

@@ -1,4 +1,7 @@
-"""Normalisations. Statistics are reductions inside the one computation; each is built once and shared."""
+"""Normalisations.
+
+Statistics are reductions inside the one computation; each is built once and shared.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def _variance(
 def batch_normalization(
     ctx: Context, x: Tensor, scale: Tensor, b: Tensor, mean: Tensor, variance: Tensor
 ) -> Tensor:
-    """By the statistics of training. (x - mean) · scale / sqrt(variance + epsilon) + b, channel by channel."""
+    """By the statistics of training.
+
+    (x - mean) · scale / sqrt(variance + epsilon) + b, channel by channel.
+    """
     if ctx.int("training_mode", 0) or ctx.outputs > 1:
         raise Unsupported("training_mode", hint="export the model for inference")
     epsilon = ctx.float("epsilon", 1e-5)
@@ -139,7 +145,7 @@ def _per_channel(
     scale: Callable[[Expr, Expr], Expr],
     bias: Callable[[Expr, Expr], Expr],
 ) -> Tensor:
-    """Over the spatial axes and each of `groups` of channels; `scale`, `bias` of (channel, group)."""
+    """Over spatial axes and each of `groups` of channels; `scale`, `bias` of (channel, group)."""
     epsilon = ctx.float("epsilon", 1e-5)
     channels = static(x.shape[1], "the number of channels")
     if channels % groups:

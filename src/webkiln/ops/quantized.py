@@ -103,12 +103,13 @@ def qlinear_matmul(
     y_scale: Tensor,
     y_zero: Tensor,
 ) -> Tensor:
-    """The integer product, then requantised. Scales of A per tensor or row, of B per tensor or column."""
+    """The integer product, then requantised.
+
+    Scales of A per tensor or row, of B per tensor or column.
+    """
 
     def of(p: Tensor, i: Expr) -> Expr:
-        return (
-            scalar(p) if is_scalar(p) else p[(0,) * (p.rank - 1) + (i,)]
-        )
+        return scalar(p) if is_scalar(p) else p[(0,) * (p.rank - 1) + (i,)]
 
     total = product(
         ctx,

@@ -56,7 +56,7 @@ def over_axes(
 
 
 def reduction_axes(ctx: Context, x: Tensor, axes: Tensor | None) -> list[int] | None:
-    """Sorted axes from the input (later opsets) or the attribute; None: leave the tensor as it is."""
+    """Sorted axes from the input (later opsets) or the attribute; None: no reduction at all."""
     given = axes.constants("the axes") if axes is not None else ctx.ints("axes") or []
     if not given and ctx.int("noop_with_empty_axes", 0):
         return None
@@ -199,7 +199,7 @@ operator("CumSum")(_cumulative("sum", 0))
 operator("CumProd")(_cumulative("prod", 1))
 
 
-# --- softmax --------------------------------------------------------------------------------------------
+# --- softmax --------------------------------------------------------------------------------------
 
 
 def _softmax_axes(ctx: Context, x: Tensor) -> list[int]:

@@ -43,7 +43,7 @@ class _Axis:
 
 
 def _scaled(size: Expr, scale: float) -> Expr:
-    """⌊size · scale⌋, in float32 as ONNX Runtime does; of a symbolic size, with the scale as a fraction."""
+    """⌊size · scale⌋ in float32, as ONNX Runtime has it; a symbolic size takes a fraction."""
     if isinstance(size, Const):
         return const(int(np.floor(np.float32(size.value) * np.float32(scale))), I32)
     ratio = Fraction(scale).limit_denominator(1024)
@@ -99,7 +99,7 @@ def _floats(t: Tensor, what: str) -> list[float]:
 
 
 def _fitted(ctx: Context, x: Tensor, along: Sequence[int], wanted: list[Expr]) -> list[Expr]:
-    """Sizes as given, or with `keep_aspect_ratio_policy` one scale that fits within or covers them."""
+    """Sizes as given, or (keep_aspect_ratio_policy) by one scale that fits or covers them."""
     policy = ctx.str("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return wanted
@@ -121,7 +121,7 @@ def _fitted(ctx: Context, x: Tensor, along: Sequence[int], wanted: list[Expr]) -
 
 
 def _source(mode: str, axis: _Axis, i: Expr) -> Expr:
-    """Where output position `i` lies in the input, as a float32 (coordinate_transformation_mode)."""
+    """Where output position `i` lies in the input (coordinate_transformation_mode), float32."""
     at = cast(i, F32)
     size, out = cast(axis.size, F32), cast(axis.out, F32)
     per = 1.0 / axis.scale
@@ -278,7 +278,7 @@ def _opset10(ctx: Context, x: Tensor, scales: Tensor | None, kind: str) -> Tenso
     return _resize(ctx, x, _axes(ctx, x, None, scales, None), kind, "asymmetric")
 
 
-# --- GridSample -----------------------------------------------------------------------------------------
+# --- GridSample -----------------------------------------------------------------------------------
 
 
 def _reflect(p: Expr, low: Expr, high: Expr) -> Expr:
@@ -293,7 +293,10 @@ def _reflect(p: Expr, low: Expr, high: Expr) -> Expr:
 
 @operator("GridSample")
 def grid_sample(ctx: Context, x: Tensor, grid: Tensor) -> Tensor:
-    """x [N, C, …] at positions `grid` [N, …, rank] in [-1, 1], the last coordinate first (arXiv 1506.02025)."""
+    """X [N, C, …] at positions `grid` [N, …, rank] in [-1, 1], the last coordinate first.
+
+    From spatial transformer networks, arXiv 1506.02025.
+    """
     rank = x.rank - 2
     kind = {"bilinear": "linear", "bicubic": "cubic"}.get(mode := ctx.str("mode", "linear"), mode)
     padding, corners = ctx.str("padding_mode", "zeros"), ctx.int("align_corners", 0)

@@ -52,7 +52,7 @@ def _objects(elements: Sequence[Any]) -> np.ndarray[Any, np.dtype[Any]]:
     return array
 
 
-# --- constants ------------------------------------------------------------------------------------------
+# --- constants ------------------------------------------------------------------------------------
 
 
 @operator("Constant")
@@ -85,7 +85,7 @@ def eye_like(ctx: Context, x: Tensor) -> Tensor:
     return ctx.compute(x.shape, lambda i, j: cast(compare("eq", j - i, k), stored(dtype)), dtype)
 
 
-# --- reshaping ------------------------------------------------------------------------------------------
+# --- reshaping ------------------------------------------------------------------------------------
 
 
 def reshape_to(ctx: Context, x: Tensor, shape: Sequence[ExprLike]) -> Tensor:
@@ -99,7 +99,8 @@ def regroup(
 ) -> tuple[Expr, ...]:
     """The index into `source` of the element at `index` of `shape`, both in row-major order.
 
-    Works on the smallest runs of axes with equal products, so that an axis that stays costs nothing.
+    Works on the smallest runs of axes with equal products, so that an axis that stays costs
+    nothing.
     """
     out: list[Expr] = []
     a = b = 0
@@ -233,7 +234,7 @@ def _blocks(ctx: Context, x: Tensor) -> tuple[int, Expr, Expr, Expr, Expr]:
 
 @operator("DepthToSpace")
 def depth_to_space(ctx: Context, x: Tensor) -> Tensor:
-    """Channels to blocks of pixels, depth-column-row (DCR) or column-row-depth (CRD) in the channels."""
+    """Channels to blocks of pixels; DCR: the channel counts blocks first, CRD: depth first."""
     b, n, channels, h, w = _blocks(ctx, x)
     depth = channels // (b * b)
     crd = ctx.str("mode", "DCR") == "CRD"

@@ -31,11 +31,14 @@ __all__: list[str] = []
 _FAR = 2**31 - 1  # what ONNX exporters write for "to the end"
 
 
-# --- Slice and Split ------------------------------------------------------------------------------------
+# --- Slice and Split ------------------------------------------------------------------------------
 
 
 def _from_front(position: Expr, size: Expr) -> Expr:
-    """A possibly negative position as one from the front. A symbolic one of unknown sign counts from there."""
+    """A possibly negative position as one from the front.
+
+    A symbolic one of unknown sign counts from there.
+    """
     negative = always_nonneg(poly(const(-1, I32) - position))
     return simplify(position + size) if negative else position
 
@@ -95,7 +98,7 @@ def slice_operator(
 
 @operator("Split")
 def split(ctx: Context, x: Tensor, sizes: Tensor | None = None) -> list[Tensor]:
-    """Sizes from the input, the attribute, or as equal as `num_outputs` (the last one smaller) allows."""
+    """Sizes from the input, the attribute, or equal but for a smaller last one."""
     axis = ctx.axis(x, ctx.int("axis", 0))
     extent = x.shape[axis]
     attribute = ctx.ints("split")
@@ -145,11 +148,11 @@ def concat(ctx: Context, *xs: Tensor) -> Tensor:
     )
 
 
-# --- Pad ------------------------------------------------------------------------------------------------
+# --- Pad ------------------------------------------------------------------------------------------
 
 
 def _mirror(index: Expr, size: Expr, low: Expr, high: Expr) -> Expr:
-    """Reflection without repeating the edge, over and over where the padding is wider than the axis."""
+    """Reflection without repeating the edge, over and over where the padding is wide."""
     once = all(always_nonneg(poly(size - 1 - p)) for p in (low, high))
     if isinstance(size, Const) and not once:
         period = max(2 * (int(size.value) - 1), 1)
@@ -208,7 +211,7 @@ def _outside(mode: str, index: Expr, size: Expr, low: Expr, high: Expr) -> Expr:
     raise Unsupported(f"padding mode {mode!r}")
 
 
-# --- made from positions --------------------------------------------------------------------------------
+# --- made from positions --------------------------------------------------------------------------
 
 
 @operator("Trilu")

@@ -34,7 +34,7 @@ def same_pads(total: int, lower: bool) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows over spatial axes of extents `sizes`: `kernel` elements `dilations` apart, every `strides`."""
+    """Windows of `kernel` elements, `dilations` apart, every `strides` along axes of `sizes`."""
 
     sizes: tuple[Expr, ...]
     kernel: tuple[int, ...]
@@ -75,7 +75,10 @@ class Windows:
 
     @property
     def out(self) -> tuple[Expr, ...]:
-        """The number of windows along each axis. With `ceil` the last one may reach beyond the padding."""
+        """The number of windows along each axis.
+
+        With `ceil` the last one may reach beyond the padding.
+        """
         result = []
         for a, size in enumerate(self.sizes):
             room = size + (
@@ -108,7 +111,7 @@ class Windows:
         )
 
     def counted(self, window: Sequence[Expr], padding: bool) -> Expr:
-        """How many elements of `window` lie in the input (or, with `padding`, in the padded input)."""
+        """How many elements of `window` lie in the input (with `padding`: in the padded input)."""
         total: Expr = const(1, I32)
         for a, (w, size) in enumerate(zip(window, self.sizes, strict=True)):
             if not self.ceil and (padding or not (self.low[a] or self.high[a])):
