@@ -219,7 +219,7 @@ def test_workgroup_sizes_are_literals() -> None:
         )
 
 
-# --- dispatch budgets: what a run costs before any arithmetic ---------------------------------------
+# --- dispatch budgets: what a run costs before any arithmetic -------------------------------------
 
 
 def dispatches(source: str, suffix: str, bounds: dict[str, int]) -> int:

@@ -10,6 +10,7 @@ from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
 from webkiln.schedule.webgpu.matvec import matvec
 from webkiln.schedule.webgpu.rows import rows
+from webkiln.schedule.webgpu.window import window
 
 __all__ = ["RULES", "schedule"]
 
@@ -21,6 +22,7 @@ RULES: tuple[tuple[Rule, bool], ...] = (
     (contraction, False),
     (contraction, True),
     (rows, True),
+    (window, True),
     (elements, True),
     (fallback, True),
 )

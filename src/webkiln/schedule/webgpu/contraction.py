@@ -82,10 +82,17 @@ def tile_of(c: Contraction) -> Tile | None:
     batch = at_most(product([extent_of(v) for v in c.batch]))
     work = m * at_most(n) * batch
     rows, columns = next((t for t in choices if work // (t[0] * t[1]) >= ENOUGH), choices[-1])
-    down = 8
-    while down > 1 and down // 2 * rows >= m:
-        down //= 2
-    return Tile(rows, columns, GROUP // down)
+    return Tile(rows, columns, _across(-(-m // rows), -(-at_most(n) // columns)))
+
+
+def _across(down: int, across: int) -> int:
+    """Width of a workgroup on `down` × `across` tiles: the squarest that leaves fewest idle."""
+
+    def covered(width: int) -> int:
+        height = GROUP // width
+        return (-(-across // width) * width) * (-(-down // height) * height)
+
+    return min((8, 16, 4, 32, 2, 64, 1), key=covered)
 
 
 def readable(c: Contraction) -> bool:
