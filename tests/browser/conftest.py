@@ -61,6 +61,12 @@ def wasm_browser() -> Iterator[Browser]:
     yield from _launch([*chromium_flags(webgpu=False), *_CAMERA_FLAGS])
 
 
+@pytest.fixture(scope="session")
+def webgpu_browser() -> Iterator[Browser]:
+    """A Chromium with WebGPU in software."""
+    yield from _launch(chromium_flags(webgpu=True))
+
+
 OpenPage = Callable[..., Page]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from webkiln.bundle import Bundle
 from webkiln.server import Server
@@ -272,3 +272,19 @@ def test_a_grey_picture_and_one_with_alpha(open_page, url, folder, tmp_path):
         expect(page.locator("#preview")).to_have_attribute("alt", name)
         page.wait_for_timeout(400)
         assert classes(page) == locally(folder, tmp_path / name)
+
+
+def test_webgpu_finds_the_same(webgpu_browser: Browser, url, folder):
+    page = webgpu_browser.new_page()
+    page.goto(url)
+    if not page.evaluate("navigator.gpu?.requestAdapter().then((adapter) => adapter !== null)"):
+        page.close()
+        pytest.skip("this Chromium has no WebGPU adapter")
+    page.get_by_role("radio", name="WebGPU").check(force=True)
+    expect(page.locator("#state-text")).to_contain_text("Ready", timeout=60_000)
+    expect(page.locator("#fact-device")).not_to_contain_text("WebAssembly")
+    expect(page.locator("#result-note")).to_contain_text("decoding", timeout=60_000)
+    assert classes(page) == locally(folder, folder / "model/samples/chelsea.jpg")
+    page.get_by_role("button", name="Self-test").click()
+    expect(page.locator("#selftest-result")).to_contain_text("Passed", timeout=60_000)
+    page.close()

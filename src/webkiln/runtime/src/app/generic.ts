@@ -75,7 +75,8 @@ function describe(name: string, tensor: Tensor): HTMLElement {
   const first = [...values.slice(0, 6)].map(short).join(", ") + (values.length > 6 ? ", …" : "");
   const range = values.length
     ? `from ${short(low)} to ${short(high)}, mean ${short(sum / values.length)}` : "empty";
-  const title = make("h3", {}, make("span", { class: "mono" }, `${name}  ${tensor.dtype} [${tensor.shape.join(", ")}]`));
+  const label = `${name} ${tensor.dtype} [${tensor.shape.join(", ")}]`;
+  const title = make("h3", {}, make("span", { class: "mono" }, label));
   const box = make("div", { class: "output" }, title, make("p", {}, range), make("p", { class: "mono" }, first));
   if (values.length > 3 && high > low) box.append(picture(values, low, high));
   return box;
