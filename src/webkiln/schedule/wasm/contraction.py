@@ -23,9 +23,8 @@ __all__ = ["contraction"]
 
 #: GFLOP/s that a tile of so many rows reached on the reference machine in V8 (of 57 at peak).
 TILE_SPEED = {4: 48.8, 5: 52.2, 6: 54.2}
-BLOCK_BYTES = (
-    256 * 1024
-)  # of A and C: a part of the second-level cache, 1 to 2 MiB on current processors
+BLOCK_BYTES = 256 * 1024  # of A and C: a part of a second-level cache
+BLOCK_ROWS = 64  # at least: B is read once a block, 2 / rows bytes an operation
 UNKNOWN = 256  # stands for a symbolic extent where only cost is at stake
 
 
@@ -66,12 +65,12 @@ def _tile_rows(rows: Expr) -> int:
 
 
 def _block_rows(c: Contraction, tile: int) -> int:
-    """Rows in a block, a multiple of the tile: what `BLOCK_BYTES` hold of A and C."""
+    """Rows in a block, whole tiles: what `BLOCK_BYTES` hold of A and C, at least `BLOCK_ROWS`."""
     depth = 1
     for axis in c.reduce.axes:
         depth *= _size(_extent(axis))
     tiles = BLOCK_BYTES // (4 * tile * (depth + _size(_extent(c.n))))
-    return tile * max(1, min(128, tiles))
+    return tile * max(-(-BLOCK_ROWS // tile), min(128, tiles))
 
 
 def _rows(c: Contraction, panel: Var, block: Var, tile: int, block_rows: int) -> list[Stmt]:
