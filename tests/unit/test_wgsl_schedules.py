@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ Scheduled = tuple[Compute, Kernel, Arrays, np.ndarray, dict[str, int]]
 def computes(case: Case | str) -> Iterator[Scheduled]:
     """Each computation of the case's graph: its kernel, its inputs in memory, and its output."""
     model, inputs, dims = build(case) if isinstance(case, Case) else written(case)
-    program, _ = lower_graph(onnx_ir.from_proto(model), {n: max(64, v) for n, v in dims.items()})
+    program, _ = lower_graph(onnx_ir.from_proto(model), {n: max(128, v) for n, v in dims.items()})
     program = assign_layouts(fuse(program))
     logical: Arrays = {b: inputs[b.name].astype(b.dtype.name) for b in program.inputs}
     logical.update({b: d.astype(b.dtype.name) for b, d in program.constants.items()})
@@ -193,6 +194,49 @@ def test_large_schedule_on_an_adapter_equals_definition(kind: str, case: Case | 
         result = wgpu_runner.run_kernel(kernel, memory, dims)[compute.out]
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
     assert kind in kinds
+
+
+STAGED = [
+    Case("MatMul", ["f32[37,32]", weight(32, 72)]),
+    Case("MatMul", ["f32[2,n=35,16]", weight(16, 136)], tag="symbolic rows"),
+    Case("MatMul", ["f32[2,9,32]", "f32[2,32,64]"], tag="batched"),
+    Case("Gemm", ["f32[33,48]", weight(40, 48), weight(40)], {"transB": 1}),
+]
+
+
+def stages(kernel: Kernel) -> bool:
+    return kernel.kind == "contraction" and workgroup_bytes(kernel) > 0
+
+
+@pytest.mark.parametrize("case", STAGED, ids=ids)
+def test_interpreted_staging_equals_definition(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("webkiln.schedule.webgpu.staged")
+    monkeypatch.setattr(module, "LEAST", (1, 1, 1))
+    found = False
+    for compute, kernel, memory, expected, dims in computes(case):
+        found = found or stages(kernel)
+        check_limits(kernel, dims)
+        run_kernel(kernel, memory, dims)
+        np.testing.assert_allclose(memory[compute.out], expected, rtol=2e-5, atol=1e-6)
+    assert found
+
+
+@pytest.mark.webgpu
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("MatMul", ["f32[n=150,256]", weight(256, 200)]),
+        Case("Gemm", ["f32[128,512]", weight(384, 512), weight(384)], {"transB": 1}),
+    ],
+    ids=ids,
+)
+def test_staging_on_an_adapter_equals_definition(case: Case) -> None:
+    found = False
+    for compute, kernel, memory, expected, dims in computes(case):
+        found = found or stages(kernel)
+        result = wgpu_runner.run_kernel(kernel, memory, dims)[compute.out]
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+    assert found
 
 
 def test_one_kernel_serves_every_length() -> None:

@@ -10,6 +10,7 @@ from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
 from webkiln.schedule.webgpu.matvec import matvec
 from webkiln.schedule.webgpu.rows import rows
+from webkiln.schedule.webgpu.staged import staged
 from webkiln.schedule.webgpu.window import window
 
 __all__ = ["RULES", "schedule"]
@@ -19,6 +20,7 @@ Rule = Callable[[Nest], Kernel | None]
 #: each with whether axes are split where an index divides them: contractions know panels whole
 RULES: tuple[tuple[Rule, bool], ...] = (
     (matvec, False),
+    (staged, False),
     (contraction, False),
     (contraction, True),
     (rows, True),
