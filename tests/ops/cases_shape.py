@@ -164,4 +164,19 @@ CASES = [
         opset=24,
         oracle="reference",
     ),
+    Case(
+        "ReverseSequence",
+        ["f32[4,3,2]", np.array([1, 4, 3], np.int64)],
+        {"time_axis": 0, "batch_axis": 1},
+    ),
+    Case(
+        "ReverseSequence",
+        ["f32[2,n=4]", np.array([3, 2], np.int64)],
+        {"time_axis": 1, "batch_axis": 0},
+    ),
+    # sorting
+    Case("TopK", ["f32[3,n=7]", ints(3)], outputs=2),
+    Case("TopK", ["f32[3,7]", ints(2)], {"axis": 0, "largest": 0}, outputs=2),
+    Case("TopK", [np.array([1, 3, 3, 2, 3], np.float32), ints(4)], outputs=2),
+    Case("TopK", ["i64[2,9]", ints(9)], outputs=2),
 ]

@@ -153,4 +153,39 @@ CASES = [
     Case("LpNormalization", ["f32[2,n=5]"]),
     Case("LpNormalization", ["f32[2,5]"], {"p": 1, "axis": 0}),
     Case("LRN", ["f32[2,5,3,3]"], {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 2.0}),
+    # rotary position embedding
+    *(
+        Case(
+            "RotaryEmbedding",
+            ["f32[2,3,n=4,8]", np.array([[0, 3, 1, 2], [4, 4, 0, 1]]), "f32[6,4]", "f32[6,4]"],
+            {"interleaved": interleaved},
+            domain=MS,
+        )
+        for interleaved in (0, 1)
+    ),
+    Case(
+        "RotaryEmbedding",
+        ["f32[2,4,24]", np.array([2]), "f32[6,4]", "f32[6,4]"],
+        domain=MS,
+    ),
+    Case(
+        "RotaryEmbedding",
+        ["f32[2,3,n=4,8]", "f32[6,2]", "f32[6,2]", np.array([[0, 3, 1, 2], [4, 4, 0, 1]])],
+        {"rotary_embedding_dim": 4},
+        opset=23,
+        oracle="reference",
+    ),
+    Case(
+        "RotaryEmbedding",
+        ["f32[2,4,24]", "f32[2,4,4]", "f32[2,4,4]"],
+        {"num_heads": 3},
+        opset=23,
+        oracle="reference",
+    ),
+    Case(
+        "FusedMatMul",
+        ["f32[2,4,3]", "f32[2,5,4]"],
+        {"transA": 1, "transB": 1, "alpha": 0.5},
+        domain=MS,
+    ),
 ]

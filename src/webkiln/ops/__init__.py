@@ -18,8 +18,10 @@ for _family in (
     "quantized",
     "reductions",
     "resize",
+    "rotary",
     "shape",
     "slicing",
+    "sorting",
 ):
     import_module(f"webkiln.ops.{_family}")
 

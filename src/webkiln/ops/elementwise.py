@@ -84,9 +84,9 @@ def wrap(e: Expr, dtype: str) -> Expr:
         return e
     bits = _BITS[dtype]
     if dtype.startswith("u"):
-        return call("bitand", e, 2**bits - 1)
-    half = 2 ** (bits - 1)
-    return call("bitand", e + half, 2**bits - 1) - half
+        return call("bitand", e, (1 << bits) - 1)
+    half = 1 << (bits - 1)
+    return call("bitand", e + half, (1 << bits) - 1) - half
 
 
 def narrow(e: Expr, dtype: str) -> Expr:

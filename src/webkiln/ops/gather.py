@@ -68,6 +68,19 @@ def gather_nd(ctx: Context, x: Tensor, indices: Tensor) -> Tensor:
     return ctx.compute(shape, value, x.dtype)
 
 
+@operator("ReverseSequence")
+def reverse_sequence(ctx: Context, x: Tensor, lengths: Tensor) -> Tensor:
+    """The first `lengths[batch]` elements along the time axis backwards, the others as they are."""
+    time, batch = ctx.axis(x, ctx.int("time_axis", 0)), ctx.axis(x, ctx.int("batch_axis", 1))
+
+    def value(*i: Expr) -> Expr:
+        length, t = cast(lengths[i[batch]], I32), i[time]
+        turned = select(compare("lt", t, length), length - 1 - t, t)
+        return x[(*i[:time], turned, *i[time + 1 :])]
+
+    return ctx.compute(x.shape, value, x.dtype)
+
+
 # --- scatter: every element of the result looks for the updates that meet it ----------------------
 
 _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {

@@ -57,6 +57,27 @@ def matmul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
     return product(ctx, a, b, a.dtype)
 
 
+@operator("FusedMatMul", domain="com.microsoft")
+def fused_matmul(ctx: Context, a: Tensor, b: Tensor) -> Tensor:
+    """Alpha · A · B, each with its last two axes exchanged where the attributes say so."""
+    if ctx.int("transBatchA", 0) or ctx.int("transBatchB", 0):
+        raise Unsupported("transposed batches")
+    alpha = ctx.float("alpha", 1.0)
+    a, b = (swapped(ctx, t) if ctx.int(f"trans{n}", 0) else t for t, n in ((a, "A"), (b, "B")))
+    result = product(ctx, a, b, a.dtype)
+    if alpha == 1.0:
+        return result
+    return ctx.compute(result.shape, lambda *i: result[i] * alpha, a.dtype)
+
+
+def swapped(ctx: Context, x: Tensor) -> Tensor:
+    """`x` with its last two axes exchanged."""
+    if x.rank < 2:
+        return x
+    shape = (*x.shape[:-2], x.shape[-1], x.shape[-2])
+    return ctx.compute(shape, lambda *i: x[(*i[:-2], i[-1], i[-2])], x.dtype)
+
+
 @operator("MatMulInteger")
 def matmul_integer(
     ctx: Context,
