@@ -105,21 +105,30 @@ def scheduled(
     schedule: Callable[[Compute], Kernel],
     inputs: Mapping[str, Array],
     dims: Mapping[str, int] | None = None,
+    slack: int = 0,
 ) -> Iterator[tuple[Kernel, Array, Array]]:
     """Each computation: its kernel, what the kernel computes, what the definition says (in memory).
 
-    What a kernel does not write is NaN, so that an element that it forgets shows.
+    What a kernel does not write is NaN, so that an element that it forgets shows. After each buffer
+    that it reads there are `slack` more NaN elements, which it may read and must not use.
     """
     sizes = dict(dims or {})
     logical = interpret(program, inputs, sizes)
     for compute in program.computes:
         kernel = schedule(compute)
         verify_kernel(kernel, "schedule", compute.label)
-        memory = {b: physical(logical[b], b, sizes) for b in kernel.buffers if b is not compute.out}
-        empty = np.nan if compute.out.dtype.is_float else -77
+        memory = {
+            b: np.append(physical(logical[b], b, sizes), [_empty(b)] * slack).astype(b.dtype.name)
+            for b in kernel.buffers
+            if b is not compute.out
+        }
         memory[compute.out] = np.full(
-            value_of(compute.out.size, sizes), empty, compute.out.dtype.name
+            value_of(compute.out.size, sizes), _empty(compute.out), compute.out.dtype.name
         )
         run_kernel(kernel, memory, sizes)
         expected = physical(logical[compute.out], compute.out, sizes)
         yield kernel, memory[compute.out], expected
+
+
+def _empty(buffer: Buffer) -> float:
+    return float("nan") if buffer.dtype.is_float else -77

@@ -48,7 +48,7 @@ class Nest:
     label: str
 
     def __str__(self) -> str:
-        lines = [f"{'  ' * i}for {v.name} < {v.extent!r}:  " for i, v in enumerate(self.loops)]
+        lines = [f"{'  ' * i}for {v.name} < {v.extent!r}:" for i, v in enumerate(self.loops)]
         pad = "  " * len(self.loops)
         return "\n".join([*lines, f"{pad}{self.out.name}@({self.offset!r}) = {self.value!r}"])
 
