@@ -22,6 +22,7 @@ from webkiln.ir.expr import (
     call,
     const,
     free_vars,
+    logical_and,
     maximum,
     minimum,
     select,
@@ -34,7 +35,7 @@ from webkiln.ir.stmt import Assign, Declare, For, Stmt, Store, register
 from webkiln.schedule.nest import Nest, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
 
-__all__ = ["COMBINE", "Emitter", "bounds_of", "initial"]
+__all__ = ["COMBINE", "Emitter", "bounds_of", "guarded", "initial", "nested", "slack"]
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
@@ -68,19 +69,23 @@ def bounds_of(
 
 def _strip(reduce: Reduce, bounds: dict[Var, tuple[Expr, Expr]], vector: Var | None) -> Expr:
     """Take from the guard of the body what can be a loop bound."""
-    body = reduce.body
+    conditions, body = guarded(reduce)
+    return body(
+        [c for c in conditions if vector in free_vars(c) or not _tighten(c, reduce.axes, bounds)]
+    )
+
+
+def guarded(reduce: Reduce) -> tuple[list[Expr], Callable[[Sequence[Expr]], Expr]]:
+    """The conditions under which a term counts, and the body that checks only some of them."""
     guard, wrap = _guard(reduce)
     if guard is None:
-        return body
-    conditions = _conjuncts(guard.args[0])
-    kept = [c for c in conditions if vector in free_vars(c) or not _tighten(c, reduce.axes, bounds)]
-    inner = guard.args[1]
-    if kept:
-        condition = kept[0]
-        for other in kept[1:]:
-            condition = call("and", condition, other)
-        inner = select(condition, guard.args[1], guard.args[2])
-    return wrap(inner)
+        return [], lambda kept: reduce.body
+    inner, neutral = guard.args[1:]
+
+    def body(kept: Sequence[Expr]) -> Expr:
+        return wrap(select(logical_and(*kept), inner, neutral) if kept else inner)
+
+    return list(_conjuncts(guard.args[0])), body
 
 
 def _guard(reduce: Reduce) -> tuple[Op | None, Callable[[Expr], Expr]]:
@@ -110,12 +115,19 @@ def _conjuncts(e: Expr) -> Iterator[Expr]:
         yield e
 
 
+def slack(condition: Expr) -> Expr | None:
+    """What is ≥ 0 exactly where an integer comparison holds; None for other conditions."""
+    if not (isinstance(condition, Op) and condition.name in ("lt", "le")):
+        return None
+    low, high = condition.args
+    return simplify(high - low - (1 if condition.name == "lt" else 0)) if low.dtype == I32 else None
+
+
 def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr, Expr]]) -> bool:
     """Fold `a < b` or `a <= b`, linear in one axis, into that axis' bounds, where that is so."""
-    if not (isinstance(condition, Op) and condition.name in ("lt", "le")):
+    gap = slack(condition)
+    if gap is None:
         return False
-    slack = 1 if condition.name == "lt" else 0
-    gap = simplify(condition.args[1] - condition.args[0] - slack)  # condition: gap ≥ 0
     parts = linear(gap, axes)
     if parts is None or len(parts[0]) != 1:
         return False
@@ -124,9 +136,7 @@ def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr,
         return False
     start, stop = bounds[axis]
     rest = parts[1]
-    if (
-        factor.value > 0
-    ):  # k ≥ ⌈-rest / factor⌉; for loops that start at 0 rounding needs rest's sign
+    if factor.value > 0:  # k ≥ ⌈-rest / factor⌉, where a loop from 0 needs no more than 0
         lower = simplify(const(int(factor.value) - 1, I32) - rest) if factor.value > 1 else -rest
         lower = maximum(lower, 0) // int(factor.value) if factor.value > 1 else simplify(lower)
         bounds[axis] = maximum(start, lower), stop
@@ -272,7 +282,7 @@ class Emitter:
             assert wide is not None
             term = splat(wide, across[1]) if wide.dtype.lanes == 1 else wide
         inside.append(Assign(total, call(COMBINE[reduce.kind], total, term)))
-        out.extend(_nested(reduce.axes, bounds, inside))
+        out.extend(nested(reduce.axes, bounds, inside))
         return total
 
     def _reduce_row(
@@ -297,17 +307,18 @@ class Emitter:
         assert term is not None
         outer = reduce.axes[:-1]
         step: list[Stmt] = [Assign(wide, call(combine, wide, term))]
-        out.extend(_nested(outer, bounds, [For(inner, const(0, I32), whole, tuple(step), lanes)]))
+        out.extend(nested(outer, bounds, [For(inner, const(0, I32), whole, tuple(step), lanes)]))
         out.append(Declare(total, Op(f"fold_{combine}", (wide,), reduce.dtype)))
         if whole is not simplify(inner.extent):
             rest: list[Stmt] = [For(inner, whole, inner.extent, tuple(tail))]
-            out.extend(_nested(outer, bounds, rest))
+            out.extend(nested(outer, bounds, rest))
         return total
 
 
-def _nested(
+def nested(
     axes: Sequence[Var], bounds: dict[Var, tuple[Expr, Expr]], body: list[Stmt]
 ) -> list[Stmt]:
+    """`body` inside a loop an axis, the first one outermost."""
     for axis in reversed(axes):
         start, stop = bounds[axis]
         body = [For(axis, start, stop, tuple(body))]

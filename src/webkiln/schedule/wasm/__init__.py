@@ -1,4 +1,4 @@
-"""Schedules for WebAssembly SIMD: an ordered list of rules, the first that fits wins, the last always does."""
+"""Schedules for WebAssembly SIMD: ordered rules, the first that fits wins, the last always does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from webkiln.ir.program import Compute, Kernel
 from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
 from webkiln.schedule.wasm.contraction import contraction
 from webkiln.schedule.wasm.loops import columns, scalar
+from webkiln.schedule.wasm.window import window
 
 __all__ = ["RULES", "schedule"]
 
-RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, columns, scalar)
+RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, window, columns, scalar)
 
 
 def schedule(compute: Compute) -> Kernel:

@@ -1,8 +1,9 @@
 """Matrix products and convolutions on WebAssembly: a register tile over packed panels.
 
-Up to six rows of A by one panel of eight columns of B stay in vector registers while k runs: twelve sums, two
-vectors of B and one broadcast element of A are 15 of the 16 registers that V8 has on x86-64. Blocks of rows meet
-every panel while they, and what they become, are in the second-level cache.
+Up to six rows of A by one panel of eight columns of B stay in vector registers while k runs: twelve
+sums, two vectors of B and one broadcast element of A are 15 of the 16 registers that V8 has on
+x86-64. Blocks of rows meet every panel while they, and what they become, are in the second-level
+cache.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ UNKNOWN = 256  # stands for a symbolic extent where only cost is at stake
 
 
 def contraction(nest: Nest) -> Kernel | None:
-    """The tiled kernel, where the nest is a contraction whose epilogue vectorises along the columns."""
+    """The tiled kernel, where the nest is a contraction whose epilogue vectorises along n."""
     c = match_contraction(nest)
     if c is None or _epilogue(c, Emitter().register(c.reduce.dtype.vector(PANEL))) is None:
         return None
@@ -143,5 +144,5 @@ def _depth(c: Contraction, body: list[Stmt]) -> list[Stmt]:
 
 
 def _epilogue(c: Contraction, total: Var) -> Expr | None:
-    """What is stored, in vectors along n, with the sum in register `total`; m and n still to be substituted."""
+    """What is stored, in vectors along n, the sum being in `total`; m and n are still free."""
     return vectorize(c.nest.value, c.n, PANEL, {c.reduce: total})

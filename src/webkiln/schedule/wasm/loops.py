@@ -1,4 +1,4 @@
-"""Everything that is no contraction on WebAssembly: vectors along the innermost axis where that works."""
+"""All but contractions on WebAssembly: vectors along the innermost axis where that works."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 4096  # elements of one task of a single long loop
 
 
 def columns(nest: Nest) -> Kernel | None:
-    """Vectors along the innermost output axis; reductions that use it have one accumulator a lane."""
+    """Vectors along the innermost output axis; its reductions have an accumulator a lane."""
     if not nest.loops or unit_stride(nest.offset, nest.loops[-1]) != 1:
         return None
     var = nest.loops[-1]
@@ -30,7 +30,10 @@ def columns(nest: Nest) -> Kernel | None:
 
 
 def scalar(nest: Nest) -> Kernel:
-    """One element at a time, for what nothing else takes (reductions along contiguous memory still vectorise)."""
+    """One element at a time, for what nothing else takes.
+
+    Reductions along contiguous memory still vectorise.
+    """
     return _kernel("reduction" if reduces(nest.value) else "gather", nest, Emitter(4), None)
 
 
