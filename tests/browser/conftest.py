@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 import webkiln
 from webkiln.browser import chromium_flags, find_chromium
@@ -45,26 +45,25 @@ def gallery_url(gallery_folder: Path) -> Iterator[str]:
         yield server.url
 
 
-def _launch(flags: list[str]) -> Iterator[Browser]:
+def _launch(playwright: Playwright, flags: list[str]) -> Iterator[Browser]:
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium: run `make browser`")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=path, args=flags)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")
-def wasm_browser() -> Iterator[Browser]:
+def wasm_browser(playwright: Playwright) -> Iterator[Browser]:
     """A Chromium without WebGPU, with a camera."""
-    yield from _launch([*chromium_flags(webgpu=False), *_CAMERA_FLAGS])
+    yield from _launch(playwright, [*chromium_flags(webgpu=False), *_CAMERA_FLAGS])
 
 
 @pytest.fixture(scope="session")
-def webgpu_browser() -> Iterator[Browser]:
+def webgpu_browser(playwright: Playwright) -> Iterator[Browser]:
     """A Chromium with WebGPU in software."""
-    yield from _launch(chromium_flags(webgpu=True))
+    yield from _launch(playwright, chromium_flags(webgpu=True))
 
 
 OpenPage = Callable[..., Page]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import onnx
 import pytest
 
 import webkiln
-from webkiln.bench import Options, run
+from webkiln.bench import Options, Report
+from webkiln.bench import run as run_bench
 from webkiln.bench.measure import BrowserError
 from webkiln.bench.report import Configuration, Kernel
 from webkiln.browser import find_chromium
 from webkiln.bundle import Bundle
 from webkiln.errors import InputError, MissingDependencyError
+from webkiln.log import Progress, silent
 
 pytestmark = [
     pytest.mark.browser,
@@ -25,6 +28,12 @@ pytestmark = [
         reason="runtime not built",
     ),
 ]
+
+
+def run(bundle: Path, options: Options, progress: Progress = silent) -> Report:
+    """In a thread of its own: this one may have the Playwright of other tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run_bench, bundle, options, progress=progress).result()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 from tests.unit.toy_plan import plan
 from webkiln.browser import chromium_flags, find_chromium
@@ -20,13 +20,12 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(
-            executable_path=find_chromium(), args=chromium_flags(webgpu=False)
-        )
-        yield running
-        running.close()
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    running = playwright.chromium.launch(
+        executable_path=find_chromium(), args=chromium_flags(webgpu=False)
+    )
+    yield running
+    running.close()
 
 
 @pytest.fixture

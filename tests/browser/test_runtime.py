@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 
 import webkiln
 from tests.browser.site import Site, broken_off, busy, corrupt, missing, once, slow, truncated
@@ -55,18 +55,17 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(),
-            args=[
-                *chromium_flags(webgpu=True),
-                # Plain http on a name that is not localhost: no WebCrypto, Cache API or WebGPU.
-                "--host-resolver-rules=MAP insecure.test 127.0.0.1",
-            ],
-        )
-        yield browser
-        browser.close()
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(
+        executable_path=find_chromium(),
+        args=[
+            *chromium_flags(webgpu=True),
+            # Plain http on a name that is not localhost: no WebCrypto, Cache API or WebGPU.
+            "--host-resolver-rules=MAP insecure.test 127.0.0.1",
+        ],
+    )
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(params=[True], ids=["isolated"])

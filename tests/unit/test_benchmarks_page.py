@@ -15,7 +15,7 @@ from benchmarks.server import CountingServer
 from webkiln.browser import find_chromium
 
 pytest.importorskip("playwright")
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, Playwright
 
 from benchmarks.browser import call, chromium, page_at
 
@@ -57,7 +57,7 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(tmp_path_factory: pytest.TempPathFactory, playwright: Playwright) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(site.HERE / "pages", folder, dirs_exist_ok=True)
     Path(folder, "engines.js").write_text(FAKE_ENGINES)
@@ -66,7 +66,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     site._write_case(case, MATMUL)
     with (
         CountingServer(folder) as server,
-        sync_playwright() as playwright,
         chromium(playwright) as browser,
         page_at(browser, server.url + "compare.html") as opened,
     ):
