@@ -1,4 +1,4 @@
-"""Shape inference and shape arithmetic: against NumPy on random shapes, and as exporters write it."""
+"""Shape inference against NumPy on random shapes, and shape arithmetic as exporters write it."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ for _family in (
     "reductions",
     "resize",
     "rotary",
+    "sampling",
     "shape",
     "slicing",
     "sorting",

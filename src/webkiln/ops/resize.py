@@ -1,4 +1,4 @@
-"""Resize, Upsample and GridSample: interpolation at computed positions."""
+"""Resize and its predecessor Upsample: interpolation at computed positions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from webkiln.ir.expr import (
     compare,
     const,
     is_const,
-    logical_and,
     logical_or,
     maximum,
     minimum,
@@ -276,83 +275,3 @@ def upsample(ctx: Context, x: Tensor, scales: Tensor | None = None) -> Tensor:
 def _opset10(ctx: Context, x: Tensor, scales: Tensor | None, kind: str) -> Tensor:
     ctx.attributes = {"nearest_mode": "floor"}
     return _resize(ctx, x, _axes(ctx, x, None, scales, None), kind, "asymmetric")
-
-
-# --- GridSample -----------------------------------------------------------------------------------
-
-
-def _reflect(p: Expr, low: Expr, high: Expr) -> Expr:
-    """`p` mirrored at low and high until it lies between."""
-    span = maximum(high - low, 1e-6)
-    away = call("abs", p - low)
-    turns = call("floor", away / span)
-    rest = away - turns * span
-    odd = compare("ne", turns - call("floor", turns * 0.5) * 2.0, 0.0)
-    return select(odd, high - rest, low + rest)
-
-
-@operator("GridSample")
-def grid_sample(ctx: Context, x: Tensor, grid: Tensor) -> Tensor:
-    """X [N, C, …] at positions `grid` [N, …, rank] in [-1, 1], the last coordinate first.
-
-    From spatial transformer networks, arXiv 1506.02025.
-    """
-    rank = x.rank - 2
-    kind = {"bilinear": "linear", "bicubic": "cubic"}.get(mode := ctx.str("mode", "linear"), mode)
-    padding, corners = ctx.str("padding_mode", "zeros"), ctx.int("align_corners", 0)
-    if kind not in ("nearest", "linear", "cubic"):
-        raise Unsupported(f"mode {kind!r}")
-
-    def position(g: Expr, size: Expr) -> Expr:
-        extent = cast(size, F32)
-        p = (g + 1) * 0.5 * (extent - 1) if corners else ((g + 1) * extent - 1) * 0.5
-        if padding == "border" and kind != "cubic":  # cubic weights keep the true fraction
-            return minimum(maximum(p, 0.0), extent - 1)
-        if padding == "reflection":
-            half = 0.0 if corners else 0.5
-            return _reflect(p, const(-half, F32), extent - (1.0 - half))
-        return p
-
-    def place(p: Expr, size: Expr) -> tuple[Expr, Expr]:
-        """A whole position, clamped, and whether it was inside."""
-        at = cast(minimum(maximum(p, -4.0), cast(size, F32) + 4), I32)
-        kept = minimum(maximum(at, 0), size - 1)
-        if padding == "reflection":
-            span = cast(size, F32)
-            half = 0.0 if corners else 0.5
-            kept = cast(_reflect(p, const(-half, F32), span - (1.0 - half)), I32)
-            kept = minimum(maximum(kept, 0), size - 1)
-        return kept, inside(at, size)
-
-    def value(n: Expr, c: Expr, *at: Expr) -> Expr:
-        taps: list[list[tuple[Expr, Expr, Expr | None]]] = []
-        for a in range(rank):
-            size = x.shape[2 + a]
-            p = position(grid[(n, *at, rank - 1 - a)], size)
-            if kind == "nearest":
-                taps.append([(*place(call("round", p), size), None)])
-                continue
-            base = call("floor", p)
-            t = p - base
-            weights = [1.0 - t, t] if kind == "linear" else cubic_weights(t, -0.75)
-            first = 0 if kind == "linear" else -1
-            taps.append([(*place(base + float(first + k), size), w) for k, w in enumerate(weights)])
-
-        def blend(index: tuple[Expr, ...], guards: tuple[Expr, ...], a: int) -> Expr:
-            if a == rank:
-                element = x[(n, c, *index)]
-                if padding != "zeros":
-                    return element
-                return select(logical_and(*guards), element, const(0, element.dtype))
-            total: Expr | None = None
-            for where, within, weight in taps[a]:
-                inner = blend((*index, where), (*guards, within), a + 1)
-                part = inner if weight is None else inner * weight
-                total = part if total is None else total + part
-            assert total is not None
-            return total
-
-        return blend((), (), 0)
-
-    shape = (x.shape[0], x.shape[1], *grid.shape[1:-1])
-    return ctx.compute(shape, value, x.dtype, channels_last=rank == 2)

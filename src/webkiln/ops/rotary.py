@@ -13,7 +13,7 @@ __all__: list[str] = []
 def rotary_embedding(
     ctx: Context, x: Tensor, cosine: Tensor, sine: Tensor, positions: Tensor | None = None
 ) -> Tensor:
-    """Caches are [positions, half] with `positions` [batch, sequence], else [batch, sequence, half]."""
+    """Caches [maximum, half] with `positions` [batch, sequence], or [batch, sequence, half]."""
     return _rotate(ctx, x, cosine, sine, positions)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Expr, ExprLike, const, convert, is_const
+from webkiln.ir.expr import Const, Expr, ExprLike, cast, compare, const, convert, is_const
 from webkiln.ir.simplify import simplify
-from webkiln.ops.core import Context, Tensor, Unsupported, operator
+from webkiln.ops.core import Context, Tensor, Unsupported, operator, stored
 from webkiln.ops.elementwise import broadcast, merge_shapes
 from webkiln.ops.logic import dtype_name
 from webkiln.ops.reductions import count
@@ -76,9 +76,6 @@ def constant_of_shape(ctx: Context, extents: Tensor) -> Tensor:
 
 @operator("EyeLike")
 def eye_like(ctx: Context, x: Tensor) -> Tensor:
-    from webkiln.ir.expr import cast, compare
-    from webkiln.ops.core import stored
-
     code = ctx.attributes.get("dtype")
     dtype = x.dtype if code is None else dtype_name(int(code))
     k = ctx.int("k", 0)

@@ -1,4 +1,4 @@
-"""The largest elements in order, by counting: an element's place is how many others come before it."""
+"""The largest elements in order, by counting how many others come before each."""
 
 from __future__ import annotations
 
