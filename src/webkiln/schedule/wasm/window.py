@@ -128,7 +128,7 @@ def _edge(w: _Window, start: Expr, stop: Expr) -> list[Stmt]:
     """Outputs start ≤ x < stop one by one, the window cut where it leaves the input."""
     if start is stop:
         return []
-    wide = 2 * LANES if int(_extent(w.channel).value) % (2 * LANES) == 0 else LANES  # type: ignore[attr-defined]
+    wide = 2 * LANES if _size(w.channel) % (2 * LANES) == 0 else LANES
     bound = frozenset(w.nest.loops[:-1])
     each = Emitter(wide).loops(w.nest, (w.channel,), bound, w.channel)
     return [For(w.x, start, stop, tuple(each))]
