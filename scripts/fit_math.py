@@ -1,4 +1,4 @@
-"""Derives the polynomial and rational coefficients in src/webkiln/targets/math.py.
+"""Derives the polynomial and rational coefficients in src/webkiln/targets/functions.py.
 
 Minimax fits by Lawson's iteration: weighted least squares whose weights grow where the error is
 largest (C. L. Lawson, 1961); a rational P/Q is linearised around the last Q (Loeb). Errors are

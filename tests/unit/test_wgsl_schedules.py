@@ -131,7 +131,10 @@ CASES: list[tuple[str, Case | str]] = [
     ("rows", Case("ReduceL2", ["f32[3,40]", Constant([1])], tag="to one a row")),
     ("rows", Case("ReduceMax", ["i32[3,50]", Constant([1])])),
     ("window", depthwise(6, 8, 3, 1)),
+    ("window", depthwise(10, 4, 3, 1)),
     ("window", Case("ReduceMean", ["f32[2,9,8]", Constant([1])])),
+    ("columns", Case("ReduceMean", ["f32[2,70,8]", Constant([1])], tag="long")),
+    ("columns", Case("ReduceMax", ["f32[n=66,68]", Constant([0])], tag="symbolic")),
     ("elementwise", Case("Add", ["f32[3,5,8]", "f32[5,8]"])),
     ("elementwise", Case("Erf", ["f32[4,8]"])),
     ("elementwise", Case("Mul", ["f32[n=3,8]", "f32[8]"], tag="symbolic")),
@@ -180,6 +183,7 @@ LARGE: list[tuple[str, Case | str]] = [
     ("rows", Case("LayerNormalization", ["f32[70,384]", weight(384), weight(384)], opset=17)),
     ("window", depthwise(30, 32, 5, 2)),
     ("window", depthwise(17, 24, 3, 1)),
+    ("window", depthwise(12, 8, 5, 1)),
     ("gather", Case("Transpose", ["f32[2051,2049]"], tag="more than 65535 workgroups")),
 ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from webkiln.codegen.names import Names
+from webkiln.codegen.vec4 import in_vectors, vector_buffers
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32, DType
 from webkiln.ir.expr import (
@@ -24,16 +25,12 @@ from webkiln.ir.expr import (
     Op,
     Read,
     Var,
-    const,
-    is_const,
-    substitute,
-    transform,
     walk,
 )
 from webkiln.ir.program import Kernel
-from webkiln.ir.simplify import always_nonneg, poly, simplify
+from webkiln.ir.simplify import always_nonneg, poly
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
-from webkiln.schedule.kernel import expressions, map_expressions, statements
+from webkiln.schedule.kernel import expressions, statements
 from webkiln.targets.webgpu import legalise, workgroup_size
 
 __all__ = ["kernel_source", "module_source"]
@@ -122,79 +119,12 @@ def type_name(dtype: DType) -> str:
     return base if dtype.lanes == 1 else f"vec{dtype.lanes}<{base}>"
 
 
-def vector_buffers(kernel: Kernel) -> frozenset[Buffer]:
-    """Buffers to be declared as arrays of vec4.
-
-    Every store to one is four lanes at a multiple of four, so are its vector reads, and it has one
-    or the other; single elements may be read, but not stored: that could race with a neighbour.
-    """
-    aligned: set[Buffer] = set()
-    other: set[Buffer] = set()
-    fours = _multiples_of_four(kernel)
-
-    def note(buffer: Buffer, offset: Expr, whole: bool) -> None:
-        (aligned if whole and _by_four(substitute(offset, fours)) else other).add(buffer)
-
-    for s in statements(kernel.body):
-        if isinstance(s, Store):
-            note(s.buffer, s.offset, s.value.dtype.lanes == 4 and s.count is None)
-        for node in walk(*expressions(s)):
-            if isinstance(node, Read) and node.dtype.lanes > 1:
-                note(node.buffer, node.args[0], node.dtype.lanes == 4)
-    return frozenset(b for b in aligned - other if _by_four(b.size) and not is_const(b.size, 0))
-
-
-def _multiples_of_four(kernel: Kernel) -> dict[Var, Expr]:
-    """Loop variables and indices that are 4·x, as that."""
-    found: dict[Var, Expr] = {}
-    for s in statements(kernel.body):
-        match s:
-            case For(var, start, _, _, step) if step % 4 == 0 and _by_four(start):
-                found[var] = Var(f"{var.name}_four", 1 << 28) * 4
-            case Declare(var, value) if var.extent is not None:
-                if _by_four(substitute(value, found)):
-                    found[var] = Var(f"{var.name}_four", 1 << 28) * 4
-            case _:
-                pass
-    return found
-
-
-def _in_vectors(body: Sequence[Stmt], buffers: frozenset[Buffer]) -> tuple[Stmt, ...]:
-    """Offsets into arrays of vec4 count vec4s; an element is a lane of one."""
-
-    def visit(node: Expr) -> Expr | None:
-        if not (isinstance(node, Read) and node.buffer in buffers):
-            return None
-        offset = node.args[0]
-        whole = Read(node.buffer, simplify(offset // 4), 4)
-        return (
-            whole
-            if node.dtype.lanes == 4
-            else Op("lane", (whole, simplify(offset % 4)), node.dtype)
-        )
-
-    def store(s: Stmt) -> Stmt:
-        if isinstance(s, Store) and s.buffer in buffers:
-            return replace(s, offset=simplify(s.offset // 4))
-        if isinstance(s, For):
-            return replace(s, body=tuple(map(store, s.body)))
-        if isinstance(s, If):
-            return replace(s, body=tuple(map(store, s.body)), orelse=tuple(map(store, s.orelse)))
-        return s
-
-    return tuple(map(store, map_expressions(body, lambda e: transform(e, visit))))
-
-
-def _by_four(e: Expr) -> bool:
-    return simplify(e % 4) is const(0, I32)
-
-
 class _Printer:
     """Prints one kernel."""
 
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.vectors = vector_buffers(kernel)
-        self.kernel = replace(kernel, body=_in_vectors(kernel.body, self.vectors))
+        self.kernel = replace(kernel, body=in_vectors(kernel.body, self.vectors))
         self.assigned = {s.var for s in statements(kernel.body) if isinstance(s, Assign)}
         self.name = name
         self.names = Names()

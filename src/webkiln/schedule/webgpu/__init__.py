@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from webkiln.ir.program import Compute, Kernel
 from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
+from webkiln.schedule.webgpu.columns import columns
 from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
 from webkiln.schedule.webgpu.matvec import matvec
@@ -24,6 +25,7 @@ RULES: tuple[tuple[Rule, bool], ...] = (
     (contraction, False),
     (contraction, True),
     (rows, True),
+    (columns, True),
     (window, True),
     (elements, True),
     (fallback, True),

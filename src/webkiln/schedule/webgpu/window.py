@@ -11,10 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Expr, Op, Read, Reduce, Var, call, const, splat, substitute, walk
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Op,
+    Read,
+    Reduce,
+    Var,
+    call,
+    ceildiv,
+    compare,
+    const,
+    minimum,
+    splat,
+    substitute,
+    walk,
+)
 from webkiln.ir.program import Kernel
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Assign, Declare, For, Stmt, Store
+from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
 from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, initial
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, reduces, strides
@@ -60,17 +75,24 @@ def window(nest: Nest) -> Kernel | None:
     if body is None or value is None:
         return None
     four = Var(f"{w.channel.name}_four", simplify(extent_of(w.channel) // LANES))
-    group = Var(f"{w.x.name}_group", simplify(extent_of(w.x) // w.places))
+    group = Var(f"{w.x.name}_group", simplify(ceildiv(extent_of(w.x), w.places)))
     loops = [group if v is w.x else four if v is w.channel else v for v in nest.loops]
     grid = linear_grid(loops)
     out: list[Stmt] = [Declare(w.channel, four * LANES)]
-    places: list[Expr] = [group * w.places + i for i in range(w.places)]
+    first = group * w.places
+    whole = _divides(w.places, extent_of(w.x))
+    start = first if whole else Var(f"{w.x.name}_start", extent_of(w.x))
+    if isinstance(start, Var):  # the last group starts early, and stores what is not yet stored
+        out.append(Declare(start, minimum(first, extent_of(w.x) - w.places)))
+    places: list[Expr] = [start + i for i in range(w.places)]
     sums = _sums(w, body, places, out)
-    for place, total in zip(places, sums, strict=True):
+    for i, (place, total) in enumerate(zip(places, sums, strict=True)):
         stored = substitute(substitute(value, {w.x: place}), {stand_in: total})
         stored = splat(stored, LANES) if stored.dtype.lanes == 1 else stored
         offset = substitute(nest.offset, {w.x: place})
-        out.append(Store(nest.out, simplify(offset), simplify(stored)))
+        store = Store(nest.out, simplify(offset), simplify(stored))
+        last = whole or i == w.places - 1
+        out.append(store if last else If(compare("le", first, place), (store,)))
     return make_kernel("window", nest, grid.loops, grid.around(out))
 
 
@@ -88,10 +110,18 @@ def _match(nest: Nest) -> _Window | None:
         return None
     for x in reversed(nest.loops[:-1]):
         tap = next((a for a in reduce.axes if _slides(reduce, x, a)), None)
-        places = next((p for p in PLACES if _divides(p, extent_of(x))), None)
-        if tap is not None and places is not None and _rows_alike(reduce, x, tap):
+        places = _places(extent_of(x))
+        if tap is not None and places > 1 and _rows_alike(reduce, x, tap):
             return _Window(nest, reduce, channel, x, tap, places)
     return None
+
+
+def _places(size: Expr) -> int:
+    """Places an invocation computes: a divisor where there is one; 1 for short or symbolic x."""
+    if not isinstance(size, Const):
+        return 1
+    fallback = PLACES[0] if size.value > PLACES[0] else 1
+    return next((p for p in PLACES if size.value % p == 0), fallback)
 
 
 def _rows_alike(reduce: Reduce, x: Var, tap: Var) -> bool:
