@@ -91,9 +91,9 @@ $(STAMPS)/dev: $(STAMPS)/base
 	@touch $@
 
 # torch only as its CPU build: the default one fetches gigabytes of CUDA. Without it the tests of the
-# torch frontend are reported as skipped.
+# torch frontend are reported as skipped. transformers is the reference for the BERT builder.
 $(STAMPS)/torch: $(STAMPS)/dev
-	@$(PIP) "torch==2.13.0+cpu" 2>/dev/null || \
+	@$(PIP) "torch==2.13.0+cpu" "transformers==5.23.0" 2>/dev/null || \
 	  echo "note: no CPU build of torch at hand, the tests of the torch frontend will be skipped"
 	@touch $@
 
