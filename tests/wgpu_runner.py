@@ -25,7 +25,7 @@ UNIFORM = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
 
 @functools.cache
 def device() -> wgpu.GPUDevice:
-    """A device with the default limits, as any adapter gives it; without one the test is skipped."""
+    """A device with the default limits, as any adapter gives it; else the test is skipped."""
     try:
         adapter = wgpu.gpu.request_adapter_sync()
     except RuntimeError as error:  # no Vulkan driver at all
