@@ -198,6 +198,23 @@ def test_two_symbolic_dimensions() -> None:
         check(bundle, model, {"b": b, "n": n})
 
 
+def test_conditions_of_one_row_meet_those_of_its_elements() -> None:
+    """A scalar condition is 0 or 1, a lane of a mask 0 or -1."""
+    model = parse("""g (float[4,16] x, float[4,1] r, float[16] w)
+        => (float[4,16] both, float[4,16] either, bool[4,16] flags) {
+        zero = Constant<value_float=0.0>()
+        row = Less(r, zero)
+        element = Less(x, w)
+        a = And(row, element)
+        both = Where(a, x, w)
+        o = Or(element, row)
+        not = Not(o)
+        either = Where(not, x, w)
+        flags = Xor(row, element)
+    }""")
+    check(compiled(model), model)
+
+
 def test_a_small_network() -> None:
     """Images channels-last inside: convolutions, pooling, a residual, the classifier."""
     model = parse("""g (float[2,3,12,12] x, float[16,3,3,3] w0, float[16] wb0, float[16,1,3,3] w1,

@@ -6,13 +6,14 @@ calls (`splat_f32x4`, …) is defined in `c_module.py`. The same text compiles f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from webkiln.codegen.cursors import Cursor, cursors
 from webkiln.codegen.names import Names, temporaries
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import DType
+from webkiln.ir.dtypes import I32, DType
 from webkiln.ir.expr import Const, Expr, Op, Read, Var
 from webkiln.ir.program import Access, Kernel
 from webkiln.ir.simplify import always_nonneg, poly
@@ -129,9 +130,9 @@ class _Printer:
             self._bind(expressions(s))
         match s:
             case Declare(var, value):
-                self.line(f"{type_name(var.dtype)} {self.names.var(var)} = {self.typed(value)};")
+                self.line(f"{type_name(var.dtype)} {self.names.var(var)} = {self.expr(value)};")
             case Assign(var, value):
-                self.line(f"{self.names.var(var)} = {self.typed(value)};")
+                self.line(f"{self.names.var(var)} = {self.expr(value)};")
             case Store(buffer, offset, value, count):
                 self._store(Store(buffer, offset, value, count))
             case For():
@@ -185,7 +186,7 @@ class _Printer:
     def _store(self, s: Store) -> None:
         pointer, fixed = self._place(s.buffer, s.offset)
         where = f"{pointer} + {fixed}"
-        value, kind = self.typed(s.value), type_name(s.value.dtype)
+        value, kind = self.expr(s.value), type_name(s.value.dtype)
         if s.count is not None:
             self.line(f"store_{kind}({where}, {value}, {self.expr(s.count)});")
         elif s.value.dtype.lanes == 1:
@@ -205,9 +206,6 @@ class _Printer:
             self.temps[node] = name
 
     # expressions ----------------------------------------------------------------------------------
-
-    def typed(self, e: Expr) -> str:
-        return self.expr(e)
 
     def expr(self, e: Expr) -> str:
         if e in self.temps:
@@ -239,60 +237,40 @@ class _Printer:
 
     def _operation(self, e: Op) -> str:
         args = [self.expr(a) for a in e.args]
-        kind, wide = type_name(e.dtype), e.dtype.lanes > 1
-        name = e.name
+        kind, name = type_name(e.dtype), e.name
+        special = self._SPECIAL.get(name)
+        if special is not None:
+            return special(self, e, args)
         if name in _INFIX and not (name == "div" and e.dtype.is_int):
             return f"({args[0]} {_INFIX[name]} {args[1]})"
         if name in _PREFIX:
             return f"({_PREFIX[name]}{args[0]})"
-        if name in ("and", "or", "not"):
-            symbol = {
-                "and": "&" if wide else "&&",
-                "or": "|" if wide else "||",
-                "not": "~" if wide else "!",
-            }
-            return (
-                f"({symbol[name]}{args[0]})"
-                if name == "not"
-                else f"({args[0]} {symbol[name]} {args[1]})"
-            )
-        if name in ("floordiv", "mod"):
-            plain = (
-                all(always_nonneg(poly(a)) for a in e.args)
-                if not wide and e.dtype.kind == "i"
-                else False
-            )
-            if plain:
-                return f"({args[0]} {'/' if name == 'floordiv' else '%'} {args[1]})"
-            return f"{name}_{kind}({args[0]}, {args[1]})"
-        if name == "select":
-            return self._select(e, args)
-        if name == "cast":
-            return self._cast(e, args[0])
-        if name == "bitcast":
-            return (
-                f"(({kind})({args[0]}))"
-                if wide
-                else f"bits_{type_name(e.args[0].dtype)}_{kind}({args[0]})"
-            )
-        if name == "splat":
-            return f"splat_{kind}({args[0]})"
-        if name.startswith("fold_"):
-            return f"{name}_{type_name(e.args[0].dtype)}({args[0]})"
-        if name in ("min", "max"):
-            return f"{name}_{kind}({args[0]}, {args[1]})"
         if name in _BUILTIN:
             return f"__builtin_elementwise_{_BUILTIN[name]}({args[0]})"
-        if name == "isnan":
-            return f"({args[0]} != {args[0]})"
+        if name.startswith("fold_"):
+            kind = type_name(e.args[0].dtype)
         return f"{name}_{kind}({', '.join(args)})"
+
+    def _logic(self, e: Op, args: list[str]) -> str:
+        """Scalars are 0 or 1 and stop early; the lanes of a mask are 0 or -1."""
+        symbol = {"and": "&", "or": "|", "not": "~"}[e.name]
+        if e.dtype.lanes == 1:
+            symbol = {"and": "&&", "or": "||", "not": "!"}[e.name]
+        return f"({symbol}{args[0]})" if e.name == "not" else f"({args[0]} {symbol} {args[1]})"
+
+    def _divide(self, e: Op, args: list[str]) -> str:
+        """C truncates; that is flooring where nothing is negative."""
+        if e.dtype == I32 and all(always_nonneg(poly(a)) for a in e.args):
+            return f"({args[0]} {'/' if e.name == 'floordiv' else '%'} {args[1]})"
+        return f"{e.name}_{type_name(e.dtype)}({args[0]}, {args[1]})"
 
     def _select(self, e: Op, args: list[str]) -> str:
         if e.args[0].dtype.lanes == 1:
             return f"({args[0]} ? {args[1]} : {args[2]})"
         return f"select_{type_name(e.dtype)}({args[0]}, {args[1]}, {args[2]})"
 
-    def _cast(self, e: Op, value: str) -> str:
+    def _cast(self, e: Op, args: list[str]) -> str:
+        (value,) = args
         source, wide = e.args[0].dtype, e.dtype.lanes > 1
         kind = type_name(e.dtype)
         if not wide:
@@ -301,6 +279,33 @@ class _Printer:
             one = f"({value} & 1)"
             return one if e.dtype.is_int else f"__builtin_convertvector({one}, {kind})"
         return f"__builtin_convertvector({value}, {kind})"
+
+    def _bitcast(self, e: Op, args: list[str]) -> str:
+        kind = type_name(e.dtype)
+        if e.dtype.lanes > 1:
+            return f"(({kind})({args[0]}))"
+        return f"bits_{type_name(e.args[0].dtype)}_{kind}({args[0]})"
+
+    def _splat(self, e: Op, args: list[str]) -> str:
+        value = f"-({args[0]})" if e.dtype.kind == "b" else args[0]  # 1 becomes a mask's -1
+        return f"splat_{type_name(e.dtype)}({value})"
+
+    def _lane(self, e: Op, args: list[str]) -> str:
+        return f"({args[0]})[{args[1]}]"
+
+    def _isnan(self, e: Op, args: list[str]) -> str:
+        return f"({args[0]} != {args[0]})"
+
+    _SPECIAL: ClassVar[dict[str, Callable[[_Printer, Op, list[str]], str]]] = {
+        **dict.fromkeys(("and", "or", "not"), _logic),
+        **dict.fromkeys(("floordiv", "mod"), _divide),
+        "select": _select,
+        "cast": _cast,
+        "bitcast": _bitcast,
+        "splat": _splat,
+        "lane": _lane,
+        "isnan": _isnan,
+    }
 
 
 def _constant(access: Access) -> str:
@@ -321,6 +326,8 @@ def _literal(e: Const) -> str:
     else:
         text = "(-2147483647 - 1)" if value == -(2**31) else str(int(value))
         text += "u" if e.dtype.kind == "u" else ""
+    if e.dtype.kind == "b" and e.dtype.lanes > 1:
+        text = f"-{text}"  # all bits of a mask's lane
     return text if e.dtype.lanes == 1 else f"splat_{kind}({text})"
 
 
