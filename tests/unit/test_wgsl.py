@@ -137,6 +137,29 @@ def test_shared_work_is_printed_once() -> None:
     assert len(source(Store(y, i, value))) < 5000
 
 
+@pytest.mark.webgpu
+def test_a_loop_keeps_the_bound_that_it_started_with() -> None:
+    """Bounds and conditions read a register that their body changes."""
+    count, total = register("count", I32), register("total", F32)
+    j = Var("j", 64)
+    twice = count * count + count * count
+    body = (
+        Declare(count, i % 3 + 1),
+        Declare(total, const(0.0, F32)),
+        For(j, const(0, I32), twice, (Assign(count, count + 1), Assign(total, total + 1.0))),
+        If(
+            compare("lt", 9, twice),
+            (Assign(count, count - 1), Assign(total, total + cast(twice, F32))),
+        ),
+        Store(y, i, total + element),
+    )
+    made = kernel(*body)
+    memory = {x: np.zeros(SIZE, np.float32), y: np.zeros(SIZE, np.float32)}
+    result = wgpu_runner.run_kernel(made, memory)[y]
+    run_kernel(made, memory)
+    np.testing.assert_array_equal(result, memory[y])
+
+
 def test_equal_kernels_have_equal_text() -> None:
     a, b = Var("apple", SIZE), Var("pear", SIZE)
     texts = set()

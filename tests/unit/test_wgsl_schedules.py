@@ -12,6 +12,8 @@ import onnx
 import onnx.parser
 import onnx_ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests import wgpu_runner
 from tests.ops.harness import Case, Constant, build
@@ -256,6 +258,41 @@ def test_one_kernel_serves_every_length() -> None:
         run_kernel(kernel, memory, {"n": n})
         expected = np.exp(x) / np.exp(x).sum(1, keepdims=True)
         np.testing.assert_allclose(memory[compute.out], expected.ravel(), rtol=1e-5)
+
+
+SIZES = st.integers(1, 20)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, SIZES, SIZES, st.booleans(), st.booleans())
+def test_products_of_any_size(m: int, k: int, n: int, constant: bool, symbolic: bool) -> None:
+    """Tiles that stick out, in every direction, packed or not, with symbolic rows or not."""
+    rows = f"m={m}" if symbolic else str(m)
+    other = weight(k, n) if constant else f"f32[{k},{n}]"
+    for compute, kernel, memory, expected, dims in computes(
+        Case("MatMul", [f"f32[{rows},{k}]", other])
+    ):
+        check_limits(kernel, dims)
+        run_kernel(kernel, memory, dims)
+        np.testing.assert_allclose(memory[compute.out], expected, rtol=2e-5, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 80), st.sampled_from(["Softmax", "ReduceMean", "Relu"]))
+def test_rows_of_any_size(rows: int, size: int, op: str) -> None:
+    inputs = [f"f32[{rows},{size}]"] + ([Constant([1])] if op == "ReduceMean" else [])
+    for compute, kernel, memory, expected, dims in computes(Case(op, inputs)):
+        run_kernel(kernel, memory, dims)
+        np.testing.assert_allclose(memory[compute.out], expected, rtol=2e-5, atol=1e-6)
+
+
+def test_images_beyond_a_dispatch_still_get_a_kernel() -> None:
+    """16 million rows are more than 65,535 workgroups of 32."""
+    case = Case("Gemm", ["f32[n=4,8]", weight(8, 8)])
+    model, _, _ = build(case)
+    program, _ = lower_graph(onnx_ir.from_proto(model), {"n": 1 << 24})
+    for compute in assign_layouts(fuse(program)).computes:
+        check_limits(schedule(compute), {"n": 1 << 24})
 
 
 def test_workgroup_sizes_are_literals() -> None:

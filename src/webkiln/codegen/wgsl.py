@@ -206,6 +206,7 @@ class _Printer:
         self._bind(roots, invariant=True)
 
     def statement(self, s: Stmt) -> None:
+        before = dict(self.temps)
         self._bind(expressions(s), invariant=False)
         match s:
             case Declare(var, value):
@@ -216,9 +217,10 @@ class _Printer:
             case Store(buffer, offset, value, count):
                 self._store(buffer, offset, value, count)
             case For():
-                self._for(s)
+                self._for(s, before)
             case If(condition, body, orelse):
                 self.line(f"if ({self.expr(condition)}) {{")
+                self.temps = before  # the body may change what the condition read
                 self._indented(body)
                 if orelse:
                     self.line("} else {")
@@ -234,9 +236,11 @@ class _Printer:
         else:
             self.line(f"{name} = {self.expr(value)};")
 
-    def _for(self, s: For) -> None:
+    def _for(self, s: For, before: dict[Expr, str]) -> None:
         name, start = self.names.var(s.var), self.expr(s.start)
-        stop = self.expr(s.stop)
+        fixed = all(isinstance(n, Const | Dim | Op) or n in self.bound for n in walk(s.stop))
+        stop = self.expr(s.stop) if fixed else self._named(s.stop)
+        self.temps = before  # the body may change what the bounds read
         step = f"{name}++" if s.step == 1 else f"{name} += {s.step}"
         self.line(f"for (var {name}: i32 = {start}; {name} < {stop}; {step}) {{")
         bound, self.bound = self.bound, self.bound | {s.var}
@@ -280,7 +284,8 @@ class _Printer:
     def _named(self, e: Expr) -> str:
         """A name or literal for `e`, in a new temporary if need be."""
         text = self.expr(e)
-        if (isinstance(e, Var | Const) and e.dtype.lanes == 1) or e in self.temps:
+        constant = isinstance(e, Const | Dim) or e in self.bound
+        if (constant and e.dtype.lanes == 1) or e in self.temps:
             return text
         name = f"t{self.counter}"
         self.counter += 1

@@ -121,6 +121,8 @@ def contraction(nest: Nest) -> Kernel | None:
         return None
     columns = _Side("n", extent_of(c.n), tile.columns, tile.across, "x")
     rows = _Side("m", const(1, I32) if c.m is None else extent_of(c.m), tile.rows, tile.down, "y")
+    if max(at_most(rows.groups), at_most(columns.groups)) > MAX_GROUPS:
+        return None
     plane = Var("batch", batch)
     loops = [*rows.loops(), *columns.loops()]
     if c.batch:

@@ -75,6 +75,8 @@ def staged(nest: Nest) -> Kernel | None:
     plane = Var("batch", batch)
     down = Var("group_m", simplify((extent_of(c.m) + (rows - 1)) // rows))
     across = Var("group_n", simplify((extent_of(c.n) + (columns - 1)) // columns))
+    if max(at_most(extent_of(down)), at_most(extent_of(across))) > MAX_GROUPS:
+        return None
     local = Var("local_n", SIDE), Var("local_m", SIDE)
     loops = [Loop(plane, batch, "workgroup.z")] if c.batch else []
     loops += [
