@@ -32,9 +32,9 @@ def _one_variant() -> object:
         yield
 
 
-def compiled(model: onnx.ModelProto) -> Bundle:
+def compiled(model: onnx.ModelProto, bound: int = BOUND) -> Bundle:
     bounds = {
-        d.dim_param: BOUND
+        d.dim_param: bound
         for v in model.graph.input
         for d in v.type.tensor_type.shape.dim
         if d.dim_param
@@ -110,8 +110,13 @@ def test_products() -> None:
             "w": "6,17",
             "wt": "9,6",
             "wb": "9",
+            "tall": "1500,6",
+            "deep": "70,2000",
+            "wdeep": "2000,9",
         },
         {
+            "blocks": "MatMul(tall, w)",
+            "few_rows_a_block": "MatMul(deep, wdeep)",
             "plain": "MatMul(a, b)",
             "weights": "MatMul(a, w)",
             "row": "MatMul(v, b)",
@@ -181,6 +186,18 @@ def test_one_bundle_serves_every_length() -> None:
     }""")
     bundle = compiled(model)
     for n in LENGTHS:
+        check(bundle, model, {"n": n})
+
+
+def test_symbolic_rows_in_several_blocks() -> None:
+    model = parse("""g (float[n,200] x, float[200,17] w, float[17] wb, float[n,17] z)
+        => (float[n,17] y) {
+        p = MatMul(x, w)
+        a = Add(p, wb)
+        y = Add(a, z)
+    }""")
+    bundle = compiled(model, 2000)
+    for n in (1, 5, 6, 7, 63, 64, 65, 301, 999, 2000):
         check(bundle, model, {"n": n})
 
 
