@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from tests.graphs import lower, parse, random_inputs, scheduled
+from tests.unit.test_fuse import graphs
 from webkiln.lower.fuse import fuse
 from webkiln.lower.layout import PANEL, assign_layouts
 from webkiln.schedule.wasm import schedule
@@ -160,3 +162,9 @@ def test_pooling_of_signals(kind: str, shape: str) -> None:
     kinds(f"""g (float[{shape}] x) => (float[p,q,r] y) {{
         y = {kind}<kernel_shape=[3], pads=[1,1], strides=[2]>(x)
     }}""")
+
+
+@settings(max_examples=40, deadline=None)
+@given(graphs())
+def test_any_small_graph(graph: str) -> None:
+    kinds(graph)
