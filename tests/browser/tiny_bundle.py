@@ -3,7 +3,8 @@
     y = x * w[0] + w[-1]      float32 [n], where w[0] = 2 and w[-1] = 1
     z = ids * 3               int64 [n], stored as int32
 
-`w` spans three shards, so every one of them has to arrive. `n` is symbolic.
+`w` spans three shards, so every one of them has to arrive. `n` is symbolic. In WebAssembly, thread
+t traps when ids[0] is -1 - t.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ void webkiln_step(int program, int step, int thread, int threads) {{
     float *t = (float *){T}, *y = (float *){Y};
     const int *ids = (const int *){IDS};
     int *z = (int *){Z};
+    if (ids[0] == -1 - thread) z[0] = *(volatile int *)0xfffffff0;
+    for (volatile int i = 0; i < SLOWNESS; i++) {{}}
     switch (step) {{
     case 0:  // the threads' shares are interleaved
         for (int i = thread; i < n; i += threads) t[i] = x[i] * w[0];
@@ -82,14 +85,17 @@ fn triple(@builtin(global_invocation_id) id: vec3<u32>) {
 """
 
 
-def write_tiny_bundle(folder: Path) -> dict[str, Any]:
-    """Writes model/ into `folder`, and returns its plan."""
+def write_tiny_bundle(folder: Path, *, slowness: int = 0) -> dict[str, Any]:
+    """Writes model/ into `folder`, and returns its plan.
+
+    In WebAssembly every step idles for `slowness` rounds of a loop, a nanosecond or more each.
+    """
     model = folder / "model"
     model.mkdir(parents=True)
     plan = _plan()
     plan["weights"] = {"bytes": 4 * WEIGHTS, "shards": _write_shards(model)}
     plan["wasm"]["variants"] = [
-        _compile(model, features)
+        _compile(model, features, slowness)
         for features in (
             ["simd", "relaxed-simd", "threads"],
             ["simd", "relaxed-simd"],
@@ -145,13 +151,13 @@ def _write_golden(model: Path) -> dict[str, Any]:
     }
 
 
-def _compile(model: Path, features: list[str]) -> dict[str, Any]:
+def _compile(model: Path, features: list[str], slowness: int) -> dict[str, Any]:
     """Compiles one variant with the flags that wasm_runtime.h documents."""
     source = model.parent / "kernels.c"
     source.write_text(KERNELS_C)
     name = "-".join(features) + ".wasm"
     cpu = ["generic", "simd128", "bulk_memory"]
-    flags = []
+    flags = [f"-DSLOWNESS={slowness}"]
     if "relaxed-simd" in features:
         cpu.append("relaxed_simd")
     if "threads" in features:

@@ -42,7 +42,8 @@ enum {
     WEBKILN_PROGRAM = 516,   /* the program to run, or -1: stop */
     WEBKILN_ARRIVED = 576,   /* threads that reached the barrier */
     WEBKILN_PHASE = 640,     /* counts barriers; threads sleep on it */
-    WEBKILN_CLAIMED = 704    /* tiles handed out since the last barrier */
+    WEBKILN_CLAIMED = 704,   /* tiles handed out since the last barrier */
+    WEBKILN_TRAPPED = 768    /* a helper trapped and will not arrive; see webkiln_barrier */
 };
 
 /* Looks this often before sleeping. A barrier between steps is mostly a few microseconds of
@@ -89,16 +90,24 @@ static int webkiln_claim(void) {
     return __atomic_fetch_add(webkiln_word(WEBKILN_CLAIMED), 1, __ATOMIC_RELAXED);
 }
 
+/* Traps too when a helper did. The helper's worker sets the word, then moves the phase on: a thread
+ * that does not see the one yet is woken by the other. */
+static void webkiln_check_team(void) {
+    if (__atomic_load_n(webkiln_word(WEBKILN_TRAPPED), __ATOMIC_ACQUIRE)) __builtin_trap();
+}
+
 /* Nobody passes before all `threads` are here; what they wrote is then visible to all. */
 static void webkiln_barrier(int threads) {
     int *arrived = webkiln_word(WEBKILN_ARRIVED);
-    int phase = __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_RELAXED);
+    int phase = __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_ACQUIRE);
+    webkiln_check_team();
     if (__atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL) == threads - 1) {
         __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
         __atomic_store_n(webkiln_word(WEBKILN_CLAIMED), 0, __ATOMIC_RELAXED);
         webkiln_signal(WEBKILN_PHASE, phase + 1);
     } else {
         webkiln_await(WEBKILN_PHASE, phase);
+        webkiln_check_team();
     }
 }
 

@@ -30,6 +30,9 @@ export interface Engine {
  */
 export type WeightSource = (sink: WeightSink, signal: AbortSignal) => Promise<void>;
 
+/** What programs keep between runs: bytes by the buffer's index in the plan. */
+export type State = ReadonlyMap<number, Uint8Array<ArrayBuffer>>;
+
 /** Why something is not in use, for `model.fallbacks`. */
 export function reason(what: string, error: unknown): string {
   return `${what}: ${error instanceof Error ? error.message : String(error)}`;

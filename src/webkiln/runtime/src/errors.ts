@@ -12,6 +12,7 @@ export type WebkilnErrorCode =
   | "device-lost" // the GPU device was lost and could not be brought back
   | "no-wasm" // no WebAssembly variant runs here, or the bundle has no such target
   | "out-of-memory" // the model's memory can't be had
+  | "run-failed" // a program trapped; input values, such as token ids, may be out of range
   | "input-name" // an input is missing, or the model has no such input
   | "input-dtype" // an input has another type than the model's
   | "input-shape" // an input has another shape, or a dimension is out of its bounds

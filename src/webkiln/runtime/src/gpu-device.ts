@@ -4,26 +4,32 @@ import type { WebGPUTarget } from "./plan.js";
 
 export const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
+/** @throws WebkilnError "no-webgpu". */
+export async function requestAdapter(): Promise<GPUAdapter> {
+  const adapter = await navigator.gpu
+    ?.requestAdapter({ powerPreference: "high-performance" })
+    .catch(() => null);
+  if (adapter) return adapter;
+  const why = navigator.gpu
+    ? "no GPU adapter is available"
+    : "this browser, or this insecure page, has none";
+  throw new WebkilnError(
+    "no-webgpu",
+    `WebGPU can't be used: ${why}.`,
+    'Use device "auto" or "wasm".',
+  );
+}
+
+/** Tells a GPU from another one; as much as the browser lets on. */
+export function identify({ info }: GPUAdapter): string {
+  return [info.vendor, info.architecture, info.device, info.description].join("/");
+}
+
 /**
  * A device with the features and limits that the plan names.
  * @throws WebkilnError "no-webgpu", "webgpu-limits".
  */
-export async function openDevice(
-  target: WebGPUTarget,
-): Promise<{ adapter: GPUAdapter; device: GPUDevice }> {
-  const adapter = await navigator.gpu
-    ?.requestAdapter({ powerPreference: "high-performance" })
-    .catch(() => null);
-  if (!adapter) {
-    const why = navigator.gpu
-      ? "no GPU adapter is available"
-      : "this browser, or this insecure page, has none";
-    throw new WebkilnError(
-      "no-webgpu",
-      `WebGPU can't be used: ${why}.`,
-      'Use device "auto" or "wasm".',
-    );
-  }
+export async function openDevice(target: WebGPUTarget, adapter: GPUAdapter): Promise<GPUDevice> {
   const limits = adapter.limits as unknown as Readonly<Record<string, number | undefined>>;
   const lacking = target.features.filter((name) => !adapter.features.has(name as GPUFeatureName));
   for (const [name, needed] of Object.entries(target.limits)) {
@@ -41,11 +47,10 @@ export async function openDevice(
     adapter.features.has(name as GPUFeatureName),
   );
   try {
-    const device = await adapter.requestDevice({
+    return await adapter.requestDevice({
       requiredFeatures: features as GPUFeatureName[],
       requiredLimits: { ...target.limits },
     });
-    return { adapter, device };
   } catch (cause) {
     throw new WebkilnError(
       "no-webgpu",

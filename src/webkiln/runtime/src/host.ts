@@ -1,14 +1,16 @@
 /**
- * Chooses the device, holds the engine, and brings it back when a GPU is lost. Lives in the
- * inference worker.
+ * Chooses the device, holds the engine, and brings it back when it failed. Lives in the inference
+ * worker.
  */
+import { faster, measure, median, patience, type Verdict } from "./compare.js";
 import { reason, type Engine, type WeightSource } from "./engine.js";
 import { WebkilnError, type WebkilnErrorCode } from "./errors.js";
-import type { Progress, Timings } from "./model.js";
-import type { Loaded, LoadRequest, RunInputs } from "./protocol.js";
+import { identify, requestAdapter } from "./gpu-device.js";
+import type { ModelState, Timings } from "./model.js";
+import type { FromWorker, Loaded, LoadRequest, RunInputs } from "./protocol.js";
 import { streamWeights } from "./shards.js";
 import { openWasm, type WasmEngine } from "./wasm.js";
-import { openWebGPU } from "./webgpu.js";
+import { openWebGPU, type WebGPUModel } from "./webgpu.js";
 
 /** Progress is posted at most this often, in ms. */
 const INTERVAL = 30;
@@ -16,6 +18,7 @@ const PROFILE_RUNS = 5;
 
 /** What another device may do better at. A missing shard, say, is missing for all of them. */
 const DEVICE_PROBLEMS: ReadonlySet<WebkilnErrorCode> = new Set([
+  "no-wasm",
   "no-webgpu",
   "webgpu-limits",
   "webgpu-validation",
@@ -23,113 +26,225 @@ const DEVICE_PROBLEMS: ReadonlySet<WebkilnErrorCode> = new Set([
   "out-of-memory",
 ]);
 
+/** Does `work` when no run is under way; runs that come meanwhile wait for it. */
+export type Queue = <T>(work: () => Promise<T>) => Promise<T>;
+
 export class Host {
   private engine: Engine | undefined;
+  /** The engine, while it is the one that "auto" starts with. */
+  private wasm: WasmEngine | undefined;
   private fallbacks: string[] = [];
   private timings: Timings = {};
+  private comparing = false;
+  /** Milliseconds spent in runs so far. */
+  private busy = 0;
   private readonly base: URL;
 
   constructor(
     private readonly request: LoadRequest,
-    private readonly report: (progress: Progress) => void,
-    private readonly moved: (loaded: Loaded) => void,
+    private readonly queue: Queue,
+    private readonly post: (message: FromWorker) => void,
   ) {
     this.base = new URL(request.base);
   }
 
   /** Loads the model onto the device asked for. @throws WebkilnError whatever prevents it. */
   async load(): Promise<Loaded> {
-    const { device } = this.request;
-    if (device === "webgpu")
-      this.engine = await openWebGPU(this.request.plan, this.base, this.network());
+    const { device, plan } = this.request;
+    let undecided = false;
+    if (device === "webgpu") this.engine = await this.openGPU();
     else if (device === "wasm") this.engine = await this.openWasm();
-    else this.engine = await this.openBest();
-    const total = this.request.plan.weights.bytes;
-    this.report({ phase: "ready", loaded: total, total });
-    return this.state();
+    else undecided = await this.openFirst();
+    const total = plan.weights.bytes;
+    this.post({ progress: { phase: "ready", loaded: total, total } });
+    return { state: this.state(), undecided };
   }
 
   async run({ program, dims, inputs }: RunInputs): Promise<ArrayBuffer[]> {
+    const start = performance.now();
     try {
-      return await this.engine!.run(program, dims, inputs);
+      return await (await this.opened()).run(program, dims, inputs);
     } catch (error) {
       await this.recover(error);
-      return this.engine!.run(program, dims, inputs);
+      return await this.engine!.run(program, dims, inputs);
+    } finally {
+      this.busy += performance.now() - start;
     }
   }
 
   /** Median milliseconds of every step over some runs. */
   async profile({ program, dims, inputs }: RunInputs): Promise<number[]> {
+    const engine = await this.opened();
     const runs: number[][] = [];
-    for (let i = 0; i < PROFILE_RUNS; i++)
-      runs.push(await this.engine!.profile(program, dims, inputs));
+    for (let i = 0; i < PROFILE_RUNS; i++) runs.push(await engine.profile(program, dims, inputs));
     return runs[0]!.map((_, step) => median(runs.map((run) => run[step]!)));
   }
 
-  private state(): Loaded {
+  /**
+   * Times WebGPU against WebAssembly, which goes on serving runs, and moves the model if that is
+   * faster. Undefined when there is nothing new to find out. Not to be called in the queue.
+   */
+  async compare(sample: RunInputs): Promise<Verdict | undefined> {
+    // Nothing that fails here may trouble the model, which runs.
+    const attempt = <T>(work: () => Promise<T>): Promise<T | undefined> =>
+      this.attempt(work, () => true);
+    const adapter = await attempt(requestAdapter);
+    const verdict =
+      adapter && identify(adapter) !== this.request.verdict?.adapter
+        ? await attempt(() => this.contest(adapter, sample))
+        : undefined;
+    this.comparing = false;
+    this.announce();
+    return verdict;
+  }
+
+  private async contest(adapter: GPUAdapter, sample: RunInputs): Promise<Verdict> {
+    this.comparing = true;
+    this.announce();
+    const wasm = await this.timeWasm(sample);
+    const { plan } = this.request;
+    const gpu = await openWebGPU(plan, this.base, this.wasm!.weights, adapter);
+    try {
+      this.timings = { wasm, webgpu: await this.timeGPU(gpu, sample, wasm) };
+    } catch (error) {
+      gpu.dispose();
+      throw error;
+    }
+    const device = faster(this.timings);
+    if (device === "webgpu") await this.moveTo(gpu);
+    else gpu.dispose();
+    return { device, adapter: identify(adapter), timings: this.timings };
+  }
+
+  private async timeWasm(sample: RunInputs): Promise<number> {
+    const once = (): Promise<number> =>
+      this.queue(async () => {
+        await this.opened();
+        // The sample must leave no trace in a model that remembers.
+        const state = this.wasm!.saveState();
+        const ms = await time(this.wasm!, sample);
+        this.wasm!.restoreState(state);
+        return ms;
+      });
+    await once(); // optimised code arrives with use
+    return measure(once);
+  }
+
+  /** The first run, which may be long, lets others pass; those that count have the queue alone. */
+  private async timeGPU(gpu: WebGPUModel, sample: RunInputs, rival: number): Promise<number> {
+    const [start, busy] = [performance.now(), this.busy];
+    const spent = (): number => performance.now() - start - (this.busy - busy);
+    const finished = await gpu.warmUp(sample, () => spent() < patience(rival));
+    if (!finished) return spent();
+    return measure(() => this.queue(() => time(gpu, sample)), rival);
+  }
+
+  private moveTo(gpu: WebGPUModel): Promise<void> {
+    return this.queue(async () => {
+      await this.opened();
+      gpu.restoreState(this.wasm!.saveState());
+      this.engine!.dispose();
+      this.engine = gpu;
+      this.wasm = undefined;
+    });
+  }
+
+  private state(): ModelState {
     return {
       device: this.engine!.device,
       fallbacks: [...this.fallbacks, ...this.engine!.fallbacks],
       timings: this.timings,
+      comparing: this.comparing,
     };
   }
 
-  private openWasm(): Promise<WasmEngine> {
-    return openWasm(this.request.plan, this.base, this.network(), this.request.threads);
+  private announce(): void {
+    if (this.engine) this.post({ state: this.state() });
   }
 
-  /** Both devices, timed on the sample; whatever fails on one is a reason to keep the other. */
-  private async openBest(): Promise<Engine> {
-    const { plan, prefer, sample } = this.request;
-    if (!plan.wasm) return openWebGPU(plan, this.base, this.network());
-    if (prefer === "wasm") return this.openWasm();
-    if (!sample) {
-      const gpu = await this.attempt(() => openWebGPU(plan, this.base, this.network()));
-      return gpu ?? this.openWasm();
+  private openGPU(adapter?: GPUAdapter): Promise<WebGPUModel> {
+    return openWebGPU(this.request.plan, this.base, this.network(), adapter);
+  }
+
+  private async openWasm(): Promise<WasmEngine> {
+    const { plan, threads } = this.request;
+    return (this.wasm = await openWasm(plan, this.base, this.network(), threads));
+  }
+
+  /** The engine, which a failed run may have left to be opened again. */
+  private async opened(): Promise<Engine> {
+    return (this.engine ??= await this.openWasm());
+  }
+
+  /** Opens what "auto" starts on. True if WebGPU is still to be tried. */
+  private async openFirst(): Promise<boolean> {
+    const { plan, verdict } = this.request;
+    if (!plan.wasm) {
+      this.engine = await this.openGPU();
+      return false;
     }
-    const wasm = await this.openWasm();
-    const total = plan.weights.bytes;
-    this.report({ phase: "compare", loaded: total, total });
-    // The weights are here already: they go to the GPU from wasm's memory.
-    const gpu = await this.attempt(() => openWebGPU(plan, this.base, wasm.weights));
-    if (!gpu) return wasm;
-    const wasmTime = await time(wasm, sample, Infinity);
-    const gpuTime = await this.attempt(() => time(gpu, sample, wasmTime));
-    if (gpuTime !== undefined) this.timings = { wasm: wasmTime, webgpu: gpuTime };
-    const [faster, slower] =
-      gpuTime !== undefined && gpuTime < wasmTime ? [gpu, wasm] : [wasm, gpu];
-    slower.dispose();
-    return faster;
+    if (verdict?.device === "webgpu") {
+      this.engine = await this.attempt(async () => {
+        const adapter = await requestAdapter();
+        return identify(adapter) === verdict.adapter ? this.openGPU(adapter) : undefined;
+      });
+      if (this.engine) this.timings = verdict.timings;
+      if (this.engine) return false;
+    }
+    const tried = this.fallbacks.length > 0;
+    try {
+      this.engine = await this.openWasm();
+    } catch (error) {
+      if (!plan.webgpu || tried || !isDeviceProblem(error)) throw error;
+      this.engine = await this.attempt(() => this.openGPU());
+      if (!this.engine) throw error;
+      this.fallbacks = [reason("WebAssembly", error)];
+      return false;
+    }
+    if (verdict?.device === "wasm") this.timings = verdict.timings;
+    // Whether there is an adapter takes the browser a while to say, but without the API it's clear.
+    if (plan.webgpu && !navigator.gpu) await this.attempt(requestAdapter);
+    return Boolean(plan.webgpu && navigator.gpu && !tried);
   }
 
-  private async attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  /** Undefined, and a reason in `fallbacks`, where WebGPU fails. */
+  private async attempt<T>(
+    work: () => Promise<T>,
+    tolerable: (error: unknown) => boolean = isDeviceProblem,
+  ): Promise<T | undefined> {
     try {
       return await work();
     } catch (error) {
-      if (!(error instanceof WebkilnError && DEVICE_PROBLEMS.has(error.code))) throw error;
+      if (!tolerable(error)) throw error;
       this.fallbacks.push(reason("WebGPU", error));
       return undefined;
     }
   }
 
   /**
-   * After a lost GPU device: opens it again, or goes on in wasm. Programs that keep state lost it,
-   * so their caller hears of the loss all the same.
+   * After a failed run. A lost GPU device is opened again, or the model goes on in wasm; programs
+   * that keep state lost it, so their caller hears of the loss all the same. What is left of a
+   * trapped wasm instance is not to be trusted: it is opened anew while the caller hears of it.
    */
   private async recover(error: unknown): Promise<void> {
-    if (!(error instanceof WebkilnError) || error.code !== "device-lost") throw error;
+    const code = error instanceof WebkilnError ? error.code : undefined;
+    if (code === "run-failed") {
+      this.engine!.dispose();
+      this.engine = undefined;
+      void this.queue(() => this.opened()).catch(() => undefined);
+    }
+    if (code !== "device-lost") throw error;
     const { plan } = this.request;
     this.engine!.dispose();
-    const gpu = await this.attempt(() => openWebGPU(plan, this.base, this.network()));
+    const gpu = await this.attempt(() => this.openGPU());
     if (gpu) {
-      this.fallbacks.pop();
       this.engine = gpu;
     } else if (plan.wasm && this.request.device === "auto") {
       this.engine = await this.openWasm();
     } else {
       throw error;
     }
-    this.moved(this.state());
+    this.announce();
     if (plan.buffers.some(({ role }) => role === "state")) throw error;
   }
 
@@ -137,49 +252,31 @@ export class Host {
   private network(): WeightSource {
     const { plan } = this.request;
     const total = plan.weights.bytes;
+    const report = (phase: "weights" | "compile", loaded: number): void =>
+      this.post({ progress: { phase, loaded, total } });
     return async (sink, signal) => {
       let loaded = 0;
       let last = -Infinity;
-      this.report({ phase: "weights", loaded, total });
-      await streamWeights(
-        plan.weights,
-        this.base,
-        sink,
-        (count) => {
-          loaded += count;
-          if (performance.now() - last < INTERVAL) return;
-          last = performance.now();
-          this.report({ phase: "weights", loaded, total });
-        },
-        signal,
-      );
-      this.report({ phase: "compile", loaded: total, total });
+      report("weights", loaded);
+      const count = (bytes: number): void => {
+        loaded += bytes;
+        if (performance.now() - last < INTERVAL) return;
+        last = performance.now();
+        report("weights", loaded);
+      };
+      await streamWeights(plan.weights, this.base, sink, count, signal);
+      report("compile", total);
     };
   }
 }
 
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1]!;
+function isDeviceProblem(error: unknown): boolean {
+  return error instanceof WebkilnError && DEVICE_PROBLEMS.has(error.code);
 }
 
-/**
- * Median milliseconds of a run. One that takes over three times as long as `rival` has lost, and is
- * not tried further.
- */
-async function time(
-  engine: Engine,
-  { program, dims, inputs }: RunInputs,
-  rival: number,
-): Promise<number> {
-  const once = async (): Promise<number> => {
-    const start = performance.now();
-    await engine.run(program, dims, inputs);
-    return performance.now() - start;
-  };
-  // The first runs compile: wasm's optimised code and a GPU driver's pipelines arrive with use.
-  await once();
-  const second = await once();
-  if (second > 3 * rival) return second;
-  return median([second, await once(), await once()]);
+/** Milliseconds of one run. */
+async function time(engine: Engine, { program, dims, inputs }: RunInputs): Promise<number> {
+  const start = performance.now();
+  await engine.run(program, dims, inputs);
+  return performance.now() - start;
 }

@@ -8,6 +8,7 @@ export type {
   DeviceOption,
   LoadOptions,
   Model,
+  ModelState,
   OutputCheck,
   Port,
   Program,

@@ -1,10 +1,10 @@
 import { WebkilnError } from "./errors.js";
-import { goldenReader, goldenTensors, type GoldenFile } from "./golden.js";
+import { goldenReader } from "./golden.js";
 import { aborted, get, throwIfAborted } from "./http.js";
 import type { DeviceOption, LoadOptions, Model } from "./model.js";
 import { readPlan, type Plan } from "./plan.js";
-import type { Loaded, RunInputs } from "./protocol.js";
-import { Link, prepareRun, RemoteModel } from "./remote.js";
+import { Link, RemoteModel } from "./remote.js";
+import { forget, recall, remember } from "./verdicts.js";
 
 const DEVICES: readonly DeviceOption[] = ["auto", "webgpu", "wasm"];
 
@@ -23,55 +23,106 @@ const DEVICES: readonly DeviceOption[] = ["auto", "webgpu", "wasm"];
  * @throws WebkilnError; its `code` says what happened.
  */
 export async function load(url: string | URL, options: LoadOptions = {}): Promise<Model> {
+  const { model, ready } = await begin(url, options);
+  await ready;
+  return model;
+}
+
+/** A model whose plan is here, while its weights are on their way. */
+export interface Beginning {
+  readonly model: RemoteModel;
+  /** Rejects as `load` does; the model is then disposed. */
+  readonly ready: Promise<void>;
+}
+
+/** The first half of `load`. */
+export async function begin(url: string | URL, options: LoadOptions): Promise<Beginning> {
   const address = planAddress(url);
   checkOptions(options);
-  throwIfAborted(options.signal);
+  const { signal } = options;
+  throwIfAborted(signal);
+  const early = takeEarly(address);
   // The worker starts while the plan is on its way.
-  const link = new Link();
+  const link = new Link(early?.worker);
   link.onProgress = options.onProgress;
   const abort = (): void => link.close(aborted());
-  options.signal?.addEventListener("abort", abort);
-  try {
-    return await open(address, options, link);
-  } catch (error) {
-    link.close(new WebkilnError("disposed", "The model was not loaded."));
-    throw options.signal?.aborted ? aborted() : error;
-  } finally {
-    options.signal?.removeEventListener("abort", abort);
+  signal?.addEventListener("abort", abort);
+  const guard = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      link.close(new WebkilnError("disposed", "The model was not loaded."));
+      throw signal?.aborted ? aborted() : error;
+    }
+  };
+  const plan = early?.plan ?? get(address, signal, "no-cache");
+  const { model, load } = await guard(open(address, plan, options, link));
+  const ready = guard(load).finally(() => {
+    signal?.removeEventListener("abort", abort);
     link.onProgress = undefined;
-  }
+  });
+  ready.catch(() => undefined); // whoever has the model awaits it, perhaps later
+  return { model, ready };
 }
 
 async function open(
   address: URL,
-  { device = "auto", threads, signal }: LoadOptions,
+  response: Promise<Response>,
+  options: LoadOptions,
   link: Link,
-): Promise<Model> {
-  const text = await (await get(address, signal, "no-cache")).text();
+): Promise<{ model: RemoteModel; load: Promise<void> }> {
+  const text = await (await response).text();
   const plan = readPlan(parse(text, address));
   const hash = fingerprint(text);
   const base = new URL(".", address);
-  const golden = goldenReader(base, hash);
-  // A choice holds for as many threads as it was made with.
+  const model = new RemoteModel(plan, goldenReader(base, hash), link);
+  return { model, load: loadOn(model, plan, base, hash, options, link) };
+}
+
+async function loadOn(
+  model: RemoteModel,
+  plan: Plan,
+  base: URL,
+  hash: string,
+  { device = "auto", threads, signal, onDevice }: LoadOptions,
+  link: Link,
+): Promise<void> {
+  // A verdict holds for as many threads as it was found with.
   const cores = globalThis.crossOriginIsolated ? (threads ?? navigator.hardwareConcurrency) : 1;
   const key = `webkiln ${hash} ${cores}`;
-  const remembered = device === "auto" ? recall(key) : undefined;
-  const comparing =
-    device === "auto" && !remembered && plan.wasm && plan.webgpu && "gpu" in navigator;
-  const sample = comparing ? await firstSample(plan, golden) : undefined;
-  const request = {
-    type: "load",
-    plan,
-    base: base.href,
-    device,
-    prefer: remembered,
-    threads,
-    sample,
-  } as const;
-  const loaded = await link.ask(request, signal);
-  if (Object.keys(loaded.timings).length) remember(key, loaded);
-  else if (remembered && remembered !== loaded.device.type) forget(key);
-  return new RemoteModel(plan, golden, link, loaded);
+  const verdict = device === "auto" ? recall(key) : undefined;
+  const request = { type: "load", plan, base: base.href, device, verdict, threads } as const;
+  const { state, undecided } = await link.ask(request, signal);
+  model.loaded(state, onDevice);
+  if (undecided) {
+    model.compareLater(async (sample) => {
+      const found = await link.ask({ type: "compare", sample });
+      if (found) remember(key, found);
+    });
+  } else if (verdict && verdict.device !== state.device.type) {
+    forget(key);
+  }
+}
+
+/** What a page may have started in its head, before this module was here: see early.js. */
+interface EarlyStart {
+  readonly url: string;
+  readonly worker: Worker;
+  readonly plan: Promise<Response>;
+}
+
+declare global {
+  var webkilnEarly: EarlyStart | undefined;
+}
+
+/** Takes over what the page started for this plan. A plan that failed is asked for again. */
+function takeEarly(address: URL): { worker: Worker; plan: Promise<Response> } | undefined {
+  const early = globalThis.webkilnEarly;
+  if (early?.url !== address.href) return undefined;
+  globalThis.webkilnEarly = undefined;
+  const again = (): Promise<Response> => get(address, undefined, "no-cache");
+  const plan = early.plan.then((response) => (response.ok ? response : again()), again);
+  return { worker: early.worker, plan };
 }
 
 /** Where plan.json is. @throws WebkilnError "file-protocol", "option-invalid". */
@@ -125,13 +176,6 @@ function parse(text: string, address: URL): unknown {
   }
 }
 
-async function firstSample(plan: Plan, golden: GoldenFile): Promise<RunInputs | undefined> {
-  const sample = plan.golden[0];
-  if (!sample) return undefined;
-  const file = await golden(sample.file).catch(() => undefined);
-  return file && prepareRun(plan, goldenTensors(file, sample.inputs), { dims: sample.dims });
-}
-
 /**
  * 32-bit FNV-1a, which tells builds apart in names of caches and settings. Not for verification.
  */
@@ -139,26 +183,4 @@ function fingerprint(text: string): string {
   let hash = 0x811c9dc5;
   for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   return (hash >>> 0).toString(16);
-}
-
-// Storage may be blocked; then every visit compares anew.
-function recall(key: string): "webgpu" | "wasm" | undefined {
-  try {
-    const value = localStorage.getItem(key);
-    return value === "webgpu" || value === "wasm" ? value : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function remember(key: string, { device }: Loaded): void {
-  try {
-    localStorage.setItem(key, device.type);
-  } catch {}
-}
-
-function forget(key: string): void {
-  try {
-    localStorage.removeItem(key);
-  } catch {}
 }

@@ -12,12 +12,15 @@ export interface Port {
   readonly shape: readonly Expression[];
 }
 
-/** Where to run. `auto` times WebGPU and WebAssembly on this device and keeps the faster. */
+/**
+ * Where to run. `auto` starts on WebAssembly, which is ready sooner, times WebGPU in the background
+ * and moves there between two runs if it is faster. The next visit starts on the faster one.
+ */
 export type DeviceOption = "auto" | "webgpu" | "wasm";
 
 /** How far loading is. `loaded` and `total` are bytes of weights. */
 export interface Progress {
-  readonly phase: "weights" | "compile" | "compare" | "ready";
+  readonly phase: "weights" | "compile" | "ready";
   readonly loaded: number;
   readonly total: number;
 }
@@ -32,6 +35,11 @@ export interface LoadOptions {
    */
   readonly threads?: number;
   readonly onProgress?: (progress: Progress) => void;
+  /**
+   * Called after loading whenever `device`, `fallbacks`, `timings` or `comparing` of the model
+   * change.
+   */
+  readonly onDevice?: (model: Model) => void;
   /** Aborting rejects with code "aborted" and frees everything. */
   readonly signal?: AbortSignal;
 }
@@ -87,11 +95,25 @@ export interface OutputCheck {
   readonly ok: boolean;
 }
 
-/** Median milliseconds of one run, where "auto" measured them. */
+/**
+ * Median milliseconds of one run, where "auto" measured them. WebGPU's is a lower bound where it
+ * was given up for being much slower.
+ */
 export type Timings = Readonly<Partial<Record<"webgpu" | "wasm", number>>>;
 
+/** Where a model runs, and why there. */
+export interface ModelState {
+  readonly device: Device;
+  /** Why a better device is not in use, best first; empty when the best one is. */
+  readonly fallbacks: readonly string[];
+  /** What "auto" measured, on this visit or on an earlier one. */
+  readonly timings: Timings;
+  /** Whether "auto" is trying WebGPU just now, in the background. */
+  readonly comparing: boolean;
+}
+
 /** A loaded model. Runs are queued and executed in order, in a worker: the page never blocks. */
-export interface Model {
+export interface Model extends ModelState {
   readonly name: string;
   /** Inputs and outputs of the first program. */
   readonly inputs: readonly Port[];
@@ -99,11 +121,6 @@ export interface Model {
   readonly programs: readonly Program[];
   /** The symbolic dimensions and their bounds. */
   readonly dims: readonly Dim[];
-  readonly device: Device;
-  /** Why a better device is not in use, best first; empty when the best one is. */
-  readonly fallbacks: readonly string[];
-  /** What "auto" measured; empty when it had nothing to compare or remembered an earlier choice. */
-  readonly timings: Timings;
   /** `plan.task`. */
   readonly task: { readonly name: string; readonly [setting: string]: unknown };
   /** Bytes of weights. */
@@ -112,7 +129,7 @@ export interface Model {
   /**
    * Runs the model once.
    * @throws WebkilnError "input-name", "input-dtype", "input-shape", "aborted", "device-lost",
-   * "disposed".
+   * "run-failed", "disposed".
    */
   run(
     feeds: Readonly<Record<string, Tensor>>,

@@ -1,5 +1,5 @@
 import { WebkilnError } from "./errors.js";
-import { load } from "./load.js";
+import { begin } from "./load.js";
 import type { LoadOptions, Model } from "./model.js";
 import type { Pipeline, TaskModule } from "./tasks/task.js";
 
@@ -21,12 +21,15 @@ export async function pipeline<Input = unknown, Output = unknown>(
   const folder = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";
   const base = new URL("model/", folder);
-  const model = await load(base, options);
+  const { model, ready } = await begin(base, options);
+  // The task's own files are read while the weights arrive.
+  const creating = taskModule(model).then(({ create }) => create(model, model.task, base));
   try {
-    const { create } = await taskModule(model);
-    return (await create(model, model.task, base)) as Pipeline<Input, Output>;
+    const [pipeline] = await Promise.all([creating, ready]);
+    return pipeline as Pipeline<Input, Output>;
   } catch (error) {
     await model.dispose();
+    void creating.then((pipeline) => pipeline.dispose()).catch(() => undefined);
     throw error;
   }
 }

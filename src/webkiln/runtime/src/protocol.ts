@@ -1,8 +1,9 @@
 /** What the page and the inference worker say to each other. */
+import type { Verdict } from "./compare.js";
 import type { PlainError } from "./errors.js";
 import type { Dims } from "./expression.js";
-import type { Device, DeviceOption, Progress, Timings } from "./model.js";
-import type { Plan } from "./plan.js";
+import type { DeviceOption, ModelState, Progress } from "./model.js";
+import type { Plan, Shard } from "./plan.js";
 
 /** Inputs of one run: bytes in storage types, in the program's order. */
 export interface RunInputs {
@@ -16,11 +17,9 @@ export interface LoadRequest {
   readonly plan: Plan;
   readonly base: string;
   readonly device: DeviceOption;
-  /** What "auto" chose on an earlier visit. */
-  readonly prefer: Device["type"] | undefined;
+  /** What "auto" found on an earlier visit. */
+  readonly verdict: Verdict | undefined;
   readonly threads: number | undefined;
-  /** What to time both devices on; without it "auto" takes WebGPU where it works. */
-  readonly sample: RunInputs | undefined;
 }
 
 export interface RunRequest extends RunInputs {
@@ -31,15 +30,30 @@ export interface ProfileRequest extends RunInputs {
   readonly type: "profile";
 }
 
-export type Request = LoadRequest | RunRequest | ProfileRequest;
+/** Try WebGPU on `sample` while runs go on in WebAssembly, and move there if it is faster. */
+export interface CompareRequest {
+  readonly type: "compare";
+  readonly sample: RunInputs;
+}
+
+export type Request = LoadRequest | RunRequest | ProfileRequest | CompareRequest;
+
+/** Starts downloads before the plan is known. Pages send it from their head; see early.js. */
+export interface Early {
+  readonly base: string;
+  readonly shards: readonly Shard[];
+}
 
 /** To the worker: a request with its number, or "forget request `cancel`". */
-export type ToWorker = (Request & { readonly id: number }) | { readonly cancel: number };
+export type ToWorker =
+  | (Request & { readonly id: number })
+  | { readonly cancel: number }
+  | { readonly early: Early };
 
 export interface Loaded {
-  readonly device: Device;
-  readonly fallbacks: readonly string[];
-  readonly timings: Timings;
+  readonly state: ModelState;
+  /** Whether WebGPU is still to be tried. */
+  readonly undecided: boolean;
 }
 
 /** What each request is answered with. */
@@ -47,11 +61,12 @@ export interface Replies {
   readonly load: Loaded;
   readonly run: ArrayBuffer[];
   readonly profile: number[];
+  readonly compare: Verdict | undefined;
 }
 
-/** From the worker: an answer, progress, or the news that the model moved to another device. */
+/** From the worker: an answer, progress of loading, or news of where the model runs. */
 export type FromWorker =
   | { readonly id: number; readonly value: Replies[keyof Replies] }
   | { readonly id: number; readonly error: PlainError }
   | { readonly progress: Progress }
-  | { readonly moved: Loaded };
+  | { readonly state: ModelState };

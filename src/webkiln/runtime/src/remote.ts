@@ -4,10 +4,21 @@ import { evaluate } from "./expression.js";
 import { bind, fromStorage, toStorage } from "./feeds.js";
 import { compare, goldenTensors, type GoldenFile } from "./golden.js";
 import { aborted } from "./http.js";
-import type { Model, OutputCheck, Progress, RunOptions, StepProfile } from "./model.js";
+import type {
+  LoadOptions,
+  Model,
+  ModelState,
+  OutputCheck,
+  Progress,
+  RunOptions,
+  StepProfile,
+} from "./model.js";
 import { resolve, type Plan } from "./plan.js";
-import type { FromWorker, Loaded, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
+import type { FromWorker, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
 import type { Tensor } from "./tensor.js";
+
+/** Without a run for so long, devices are compared before the first one. In ms. */
+const IDLE = 1000;
 
 interface Waiting {
   readonly resolve: (value: never) => void;
@@ -26,18 +37,21 @@ function workerFailed(why: string): WebkilnError {
 /** A worker as a function of requests. */
 export class Link {
   onProgress: ((progress: Progress) => void) | undefined;
-  onMoved: ((loaded: Loaded) => void) | undefined;
+  onState: ((state: ModelState) => void) | undefined;
   private readonly worker: Worker;
   private readonly waiting = new Map<number, Waiting>();
   private next = 0;
   private closed: WebkilnError | undefined;
 
-  constructor() {
+  /** Takes over a worker that the page started, or starts one. */
+  constructor(started?: Worker) {
     try {
-      this.worker = new Worker(new URL("./webkiln.worker.js", import.meta.url), {
-        type: "module",
-        name: "webkiln",
-      });
+      this.worker =
+        started ??
+        new Worker(new URL("./webkiln.worker.js", import.meta.url), {
+          type: "module",
+          name: "webkiln",
+        });
     } catch (cause) {
       throw workerFailed(cause instanceof Error ? cause.message : String(cause));
     }
@@ -85,7 +99,7 @@ export class Link {
 
   private receive(message: FromWorker): void {
     if ("progress" in message) return this.onProgress?.(message.progress);
-    if ("moved" in message) return this.onMoved?.(message.moved);
+    if ("state" in message) return this.onState?.(message.state);
     const waiting = this.waiting.get(message.id);
     this.waiting.delete(message.id);
     if ("error" in message) waiting?.reject(fromPlain(message.error));
@@ -118,21 +132,47 @@ export function prepareRun(
   return { program, dims, inputs };
 }
 
+/** What `load` returns. Runs may be asked for before the worker has loaded; they wait. */
 export class RemoteModel implements Model {
-  device: Loaded["device"];
-  fallbacks: Loaded["fallbacks"];
-  readonly timings: Loaded["timings"];
+  // Set by `loaded`, before anyone else has the model.
+  device!: ModelState["device"];
+  fallbacks!: ModelState["fallbacks"];
+  timings!: ModelState["timings"];
+  comparing!: ModelState["comparing"];
+  private compare: ((first?: RunInputs) => void) | undefined;
+  private idle: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly plan: Plan,
     private readonly golden: GoldenFile,
     private readonly link: Link,
-    loaded: Loaded,
-  ) {
-    this.device = loaded.device;
-    this.fallbacks = loaded.fallbacks;
-    this.timings = loaded.timings;
-    link.onMoved = ({ device, fallbacks }) => Object.assign(this, { device, fallbacks });
+  ) {}
+
+  loaded(state: ModelState, onDevice: LoadOptions["onDevice"]): void {
+    Object.assign(this, state);
+    this.link.onState = (changed) => {
+      Object.assign(this, changed);
+      onDevice?.(this);
+    };
+  }
+
+  /**
+   * Compares devices on a golden sample (without one, on the first run's inputs) once the first run
+   * is over, or when none comes for a while. `ask` does it; the model loses nothing if it fails.
+   */
+  compareLater(ask: (sample: RunInputs) => Promise<void>): void {
+    this.compare = (first): void => {
+      clearTimeout(this.idle);
+      if (!first && !this.plan.golden.length) return;
+      this.compare = undefined;
+      const sample = this.plan.golden[0] ? this.goldenInputs() : Promise.resolve(first!);
+      sample.then(ask).catch(() => undefined);
+    };
+    this.idle = setTimeout(() => this.compare?.(), IDLE);
+  }
+
+  private async goldenInputs(): Promise<RunInputs> {
+    return prepareRun(this.plan, await this.sample(), { dims: this.plan.golden[0]!.dims });
   }
 
   get name(): string {
@@ -161,8 +201,10 @@ export class RemoteModel implements Model {
     feeds: Readonly<Record<string, Tensor>>,
     options: RunOptions = {},
   ): Promise<Record<string, Tensor>> {
+    clearTimeout(this.idle);
     const prepared = prepareRun(this.plan, feeds, options);
     const stored = await this.link.ask({ type: "run", ...prepared }, options.signal);
+    this.compare?.(prepared);
     const { outputs } = this.plan.programs[prepared.program]!;
     return Object.fromEntries(
       outputs.map(({ name, dtype, shape, buffer }, i) => {
@@ -209,6 +251,8 @@ export class RemoteModel implements Model {
   }
 
   async dispose(): Promise<void> {
+    clearTimeout(this.idle);
+    this.compare = this.link.onState = undefined;
     this.link.close(new WebkilnError("disposed", "The model was disposed.", "Load it again."));
   }
 }

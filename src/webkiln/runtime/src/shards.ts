@@ -1,6 +1,6 @@
 /**
  * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory whole,
- * verified, and only then handed to its place, so nothing unverified ever reaches the model. Two
+ * verified, and only then handed to its place, so nothing unverified ever reaches the model. A few
  * are under way at once: one is verified and placed while the next arrives, and memory stays
  * bounded.
  */
@@ -15,9 +15,44 @@ export type WeightSink = (offset: number, bytes: Uint8Array<ArrayBuffer>) => voi
 /** Called with bytes that arrived; negative when a download starts over. */
 export type OnBytes = (count: number) => void;
 
-const AT_ONCE = 2;
+const AT_ONCE = 3;
 /** Waits between attempts at a broken download, in ms. */
 const PATIENCE = [300, 1000, 3000];
+
+interface Begun {
+  readonly bytes: Promise<Verified>;
+  /** Bytes that arrived before somebody wanted to know. */
+  arrived: number;
+  onBytes: OnBytes | undefined;
+}
+
+/** Shards on their way since before the plan came, by URL. */
+const begun = new Map<string, Begun>();
+
+/** Starts to download shards that `streamWeights` will take over. */
+export function prefetch(shards: readonly Shard[], base: URL): void {
+  const cache = openCache(base);
+  for (const shard of shards) {
+    const url = new URL(shard.file, base);
+    const count = (bytes: number): void => {
+      entry.arrived += bytes;
+      entry.onBytes?.(bytes);
+    };
+    const bytes = cache.then((opened) => loadShard(shard, url, opened, count));
+    bytes.catch(() => undefined); // whoever takes it hears of it
+    const entry: Begun = { bytes, arrived: 0, onBytes: undefined };
+    begun.set(url.href, entry);
+  }
+}
+
+function takeOver(url: URL, onBytes: OnBytes): Promise<Verified> | undefined {
+  const entry = begun.get(url.href);
+  begun.delete(url.href);
+  if (!entry) return undefined;
+  onBytes(entry.arrived);
+  entry.onBytes = onBytes;
+  return entry.bytes;
+}
 
 /**
  * Brings every shard to `sink`.
@@ -39,10 +74,12 @@ export async function streamWeights(
   const lane = async (): Promise<void> => {
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
-      sink(
-        shard.offset,
-        await loadShard(shard, new URL(shard.file, base), cache, onBytes, stop.signal),
-      );
+      const url = new URL(shard.file, base);
+      const { bytes, fresh } = await (takeOver(url, onBytes) ??
+        loadShard(shard, url, cache, onBytes, stop.signal));
+      sink(shard.offset, bytes);
+      // A full disk or a private window refuses the copy; the model works without it.
+      if (fresh) void cache?.put(url, new Response(bytes)).catch(() => undefined);
     }
   };
   try {
@@ -54,27 +91,31 @@ export async function streamWeights(
   void forgetOthers(cache, weights.shards).catch(() => undefined);
 }
 
+interface Verified {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** It is not in the cache yet. */
+  readonly fresh: boolean;
+}
+
 async function loadShard(
   shard: Shard,
   url: URL,
   cache: Cache | undefined,
   onBytes: OnBytes,
   signal?: AbortSignal,
-): Promise<Uint8Array<ArrayBuffer>> {
+): Promise<Verified> {
   const cached = await cache?.match(url).catch(() => undefined);
   if (cached) {
     const bytes = new Uint8Array(await cached.arrayBuffer());
     if ((await sha256(bytes)) === shard.sha256) {
       onBytes(bytes.length);
-      return bytes;
+      return { bytes, fresh: false };
     }
   }
   for (const mode of ["default", "reload"] as const) {
     const bytes = await download(shard, url, mode, onBytes, signal);
     if (bytes && (await sha256(bytes)) === shard.sha256) {
-      // A full disk or a private window refuses the copy; the model works without it.
-      void cache?.put(url, new Response(bytes)).catch(() => undefined);
-      return bytes;
+      return { bytes, fresh: true };
     }
     onBytes(-(bytes?.length ?? 0));
   }

@@ -1,6 +1,6 @@
 /** The WebAssembly engine: one memory, one instance a thread, the whole step list inside wasm. */
 import { relaxedSimd, simd, threads as sharedMemory } from "wasm-feature-detect";
-import { reason, type Engine, type WeightSource } from "./engine.js";
+import { reason, type Engine, type State, type WeightSource } from "./engine.js";
 import { toPlain, WebkilnError } from "./errors.js";
 import type { Dims } from "./expression.js";
 import { storedBytes } from "./feeds.js";
@@ -27,12 +27,21 @@ export interface ThreadStart {
 /** The name of helper threads' workers; they run the same script as the inference worker. */
 export const THREAD = "webkiln-thread";
 
+/** Words of the ABI (wasm_runtime.h), by address: a thread trapped, and the barriers passed. */
+const TRAPPED = 768;
+const PHASE = 640;
+
+/** Weights go to another engine in portions of so many bytes, between which runs may happen. */
+const PORTION = 8 << 20;
+
 /** A helper that has not started by then won't. */
 const START_TIMEOUT = 10_000;
 
 export interface WasmEngine extends Engine {
   /** Hands the weights in memory to another engine. */
   readonly weights: WeightSource;
+  saveState(): State;
+  restoreState(state: State): void;
 }
 
 const FEATURES: Readonly<Record<string, () => Promise<boolean>>> = {
@@ -125,7 +134,7 @@ async function openVariant(
   const stop = new AbortController();
   const compiling = compile(versioned(variant, base), stop.signal);
   // Threads start while weights stream, so that nothing waits for them afterwards.
-  const starting = compiling.then((module) => startThreads(module, memory, target, count));
+  const starting = startThreads(compiling, memory, target, count);
   const place = (offset: number, bytes: Uint8Array): void =>
     new Uint8Array(memory.buffer).set(bytes, target.memory.weights + offset);
   const placing = weights(place, stop.signal);
@@ -197,8 +206,9 @@ function instantiate(
   return exports;
 }
 
+/** Starts the helpers at once; each gets the module when that is compiled. */
 async function startThreads(
-  module: WebAssembly.Module,
+  compiling: Promise<WebAssembly.Module>,
   memory: WebAssembly.Memory,
   { memory: { stacks } }: WasmTarget,
   count: number,
@@ -208,30 +218,39 @@ async function startThreads(
   for (let thread = 1; thread < count; thread++) {
     const worker = new Worker(self.location.href, { type: "module", name: THREAD });
     workers.push(worker);
-    started.push(
-      new Promise((resolve, reject) => {
-        const fail = (why: string): void => reject(new ThreadStartError(why));
-        const timer = setTimeout(() => fail("a helper thread did not start"), START_TIMEOUT);
-        worker.onmessage = ({ data }: MessageEvent<string | undefined>) => {
-          clearTimeout(timer);
-          data ? fail(data) : resolve();
-        };
-        worker.onerror = (event) => {
-          event.preventDefault(); // or it counts as this worker's own error too
-          fail(event.message || "a helper thread could not be loaded");
-        };
-      }),
-    );
+    started.push(heardFrom(worker, compiling));
     const stackPointer = stacks.offset + stacks.bytes * (thread + 1);
-    worker.postMessage({ module, memory, thread, stackPointer } satisfies ThreadStart);
+    void compiling.then(
+      (module) =>
+        worker.postMessage({ module, memory, thread, stackPointer } satisfies ThreadStart),
+      () => undefined,
+    );
   }
   try {
-    await Promise.all(started);
+    await Promise.all([compiling, ...started]);
     return workers;
   } catch (error) {
     stopAll(workers);
     throw error;
   }
+}
+
+/** A helper answers when it has instantiated the module. */
+function heardFrom(worker: Worker, compiling: Promise<WebAssembly.Module>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = (why: string): void => reject(new ThreadStartError(why));
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = (): void => fail("a helper thread did not start");
+    compiling.then(() => (timer = setTimeout(late, START_TIMEOUT)), reject);
+    worker.onmessage = ({ data }: MessageEvent<string | undefined>) => {
+      clearTimeout(timer);
+      data ? fail(data) : resolve();
+    };
+    worker.onerror = (event) => {
+      event.preventDefault(); // or it counts as this worker's own error too
+      fail(event.message || "a helper thread could not be loaded");
+    };
+  });
 }
 
 /** A helper thread's whole life: instantiate, say so, and serve runs until told to stop. */
@@ -245,7 +264,15 @@ export function serveAsThread(): void {
       return;
     }
     self.postMessage(undefined);
-    exports.serve!(data.thread);
+    try {
+      exports.serve!(data.thread);
+    } catch {
+      // A trap. The others would wait for this thread at the next barrier: let them trap there.
+      const words = new Int32Array(data.memory.buffer);
+      Atomics.store(words, TRAPPED / 4, 1);
+      Atomics.add(words, PHASE / 4, 1);
+      Atomics.notify(words, PHASE / 4);
+    }
     self.close();
   };
 }
@@ -274,7 +301,16 @@ class WasmModel implements WasmEngine {
     inputs: readonly Uint8Array<ArrayBuffer>[],
   ): Promise<ArrayBuffer[]> {
     this.write(program, dims, inputs);
-    this.exports.run(program, this.device.threads);
+    try {
+      this.exports.run(program, this.device.threads);
+    } catch (cause) {
+      throw new WebkilnError(
+        "run-failed",
+        `The program "${this.plan.programs[program]!.name}" failed: ${(cause as Error).message}.`,
+        "Values of its inputs may be out of range, such as token ids beyond the vocabulary.",
+        { cause },
+      );
+    }
     return this.plan.programs[program]!.outputs.map((port) => {
       const bytes = new Uint8Array(storedBytes(this.plan, port, dims));
       bytes.set(
@@ -306,18 +342,31 @@ class WasmModel implements WasmEngine {
     });
   }
 
-  readonly weights: WeightSource = async (sink) => {
-    // Shared memory can be read by WebGPU as it is; the type of a sink is the stricter one.
+  readonly weights: WeightSource = async (sink, signal) => {
     const { weights } = this.target.memory;
-    sink(
-      0,
-      new Uint8Array(
-        this.memory.buffer,
-        weights,
-        this.plan.weights.bytes,
-      ) as Uint8Array<ArrayBuffer>,
-    );
+    const total = this.plan.weights.bytes;
+    for (let offset = 0; offset < total && !signal.aborted; offset += PORTION) {
+      const bytes = Math.min(PORTION, total - offset);
+      // Shared memory can be read by WebGPU as it is; the type of a sink is the stricter one.
+      const view = new Uint8Array(this.memory.buffer, weights + offset, bytes);
+      sink(offset, view as Uint8Array<ArrayBuffer>);
+      await new Promise((done) => setTimeout(done)); // runs that wait go first
+    }
   };
+
+  saveState(): State {
+    const state = this.plan.buffers.flatMap((buffer, index) => {
+      if (buffer.role !== "state") return [];
+      const view = new Uint8Array(this.memory.buffer, buffer.wasm!, buffer.bytes);
+      return [[index, view.slice() as Uint8Array<ArrayBuffer>] as const];
+    });
+    return new Map(state);
+  }
+
+  restoreState(state: State): void {
+    for (const [index, bytes] of state)
+      new Uint8Array(this.memory.buffer, this.plan.buffers[index]!.wasm!).set(bytes);
+  }
 
   dispose(): void {
     this.exports.stop?.();

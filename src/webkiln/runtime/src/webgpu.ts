@@ -1,15 +1,19 @@
 /** The WebGPU engine: buffers by slot, pipelines by kernel, a program is one compute pass. */
-import type { Engine, WeightSource } from "./engine.js";
+import type { Engine, State, WeightSource } from "./engine.js";
 import { WebkilnError } from "./errors.js";
 import { evaluate, type Dims } from "./expression.js";
 import { storedBytes } from "./feeds.js";
-import { align, checked, openDevice, write } from "./gpu-device.js";
+import { align, checked, openDevice, requestAdapter, write } from "./gpu-device.js";
 import { buildPipelines, makeLayouts, pack, prepare, type Ready } from "./gpu-programs.js";
 import type { Plan, WebGPUTarget } from "./plan.js";
+import type { RunInputs } from "./protocol.js";
 import { StepTimer } from "./timing.js";
 
+/** Steps of one submission while it is open whether the GPU is fast enough to go on. */
+const CAUTIOUS = 8;
+
 /**
- * Loads the model onto the GPU. Pipelines are compiled while weights arrive.
+ * Loads the model onto the GPU, the one `chosen` or the browser's first choice. Pipelines are compiled while weights arrive.
  * @throws WebkilnError "no-webgpu", "webgpu-limits", "webgpu-validation", "out-of-memory", "not-
  * found", and what `weights` throws.
  */
@@ -17,6 +21,7 @@ export async function openWebGPU(
   plan: Plan,
   base: URL,
   weights: WeightSource,
+  chosen?: GPUAdapter,
 ): Promise<WebGPUModel> {
   const target = plan.webgpu;
   if (!target)
@@ -25,7 +30,8 @@ export async function openWebGPU(
       "This bundle was built without WebGPU.",
       "Build with --targets webgpu,wasm.",
     );
-  const { adapter, device } = await openDevice(target);
+  const adapter = chosen ?? (await requestAdapter());
+  const device = await openDevice(target, adapter);
   const stop = new AbortController();
   try {
     const [buffers, layouts] = await checked(
@@ -110,6 +116,37 @@ export class WebGPUModel implements Engine {
       pass.end();
       return this.read(ready, encoder, dims);
     });
+  }
+
+  /**
+   * Runs a program for the driver's sake, a few steps at a time, for as long as `goOn` says. True
+   * if it came to its end.
+   */
+  async warmUp({ program, dims, inputs }: RunInputs, goOn: () => boolean): Promise<boolean> {
+    const ready = this.programs[program]!;
+    await this.guard(async () => this.write(ready, dims, inputs));
+    for (let step = 0; step < ready.groups.length; step += CAUTIOUS) {
+      await this.guard(() => {
+        const encoder = this.gpu.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        ready.groups
+          .slice(step, step + CAUTIOUS)
+          .forEach((_, i) => this.encode(pass, ready, step + i));
+        pass.end();
+        this.gpu.queue.submit([encoder.finish()]);
+        return this.gpu.queue.onSubmittedWorkDone();
+      });
+      if (!goOn()) return false;
+    }
+    return true;
+  }
+
+  /** Takes over what another engine's programs keep between runs. */
+  restoreState(state: State): void {
+    for (const [index, bytes] of state) {
+      const { slot, offset } = this.plan.buffers[index]!.webgpu!;
+      write(this.gpu, this.buffers[slot]!, offset, bytes);
+    }
   }
 
   async profile(

@@ -2,6 +2,7 @@
 import { toPlain, WebkilnError } from "./errors.js";
 import { Host } from "./host.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
+import { prefetch } from "./shards.js";
 import { serveAsThread, THREAD } from "./wasm.js";
 
 type Numbered = Extract<ToWorker, { id: number }>;
@@ -12,36 +13,34 @@ const post = (message: FromWorker, transfer: Transferable[] = []): void =>
 function serve(): void {
   let host: Host | undefined;
   const cancelled = new Set<number>();
-  // Requests run one after another, in the order of their arrival.
-  let last: Promise<void> = Promise.resolve();
+  // What uses an engine runs one after another, in the order of its arrival.
+  let last: Promise<unknown> = Promise.resolve();
+  const queue = <T>(work: () => Promise<T>): Promise<T> => {
+    const done = last.then(work);
+    last = done.catch(() => undefined);
+    return done;
+  };
 
   const handle = async (request: Numbered): Promise<void> => {
     if (cancelled.delete(request.id)) return;
+    const { id } = request;
     if (request.type === "load") {
-      host = new Host(
-        request,
-        (progress) => post({ progress }),
-        (moved) => post({ moved }),
-      );
-      post({ id: request.id, value: await host.load() });
-    } else if (!host) {
-      throw new WebkilnError("worker-failed", "The model is not loaded.");
-    } else if (request.type === "run") {
-      const outputs = await host.run(request);
-      post({ id: request.id, value: outputs }, outputs);
-    } else {
-      post({ id: request.id, value: await host.profile(request) });
+      host = new Host(request, queue, post);
+      return post({ id, value: await host.load() });
     }
+    if (!host) throw new WebkilnError("worker-failed", "The model is not loaded.");
+    if (request.type === "compare") return post({ id, value: await host.compare(request.sample) });
+    if (request.type === "profile") return post({ id, value: await host.profile(request) });
+    const outputs = await host.run(request);
+    post({ id, value: outputs }, outputs);
   };
 
   self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-    if ("cancel" in data) {
-      cancelled.add(data.cancel);
-      return;
-    }
-    last = last
-      .then(() => handle(data))
-      .catch((error: unknown) => post({ id: data.id, error: toPlain(error) }));
+    if ("early" in data) return prefetch(data.early.shards, new URL(data.early.base));
+    if ("cancel" in data) return void cancelled.add(data.cancel);
+    // A comparison takes its turns in the queue by itself, between runs.
+    const handled = data.type === "compare" ? handle(data) : queue(() => handle(data));
+    handled.catch((error: unknown) => post({ id: data.id, error: toPlain(error) }));
   };
 }
 

@@ -1,6 +1,6 @@
 /** What all pages share: loading, the facts of how it runs, errors, the switch of devices, self-test. */
 import { pipeline as open, WebkilnError } from "../index.js";
-import type { DeviceOption, OutputCheck, Pipeline, Progress } from "../index.js";
+import type { DeviceOption, Model, OutputCheck, Pipeline, Progress } from "../index.js";
 import { byId, formatBytes, formatTime, median } from "./page.js";
 import { clearError, explain, showError } from "./problems.js";
 import { offerInstall, themeButton, workOffline } from "./system.js";
@@ -63,9 +63,13 @@ class Runner<Input, Output> implements Shell<Input> {
     byId<HTMLButtonElement>("selftest").disabled = true;
     try {
       await old?.dispose();
-      this.pipeline = await open<Input, Output>("./", { device, signal, onProgress: showProgress });
+      const onDevice = (model: Model): void => this.moved(model);
+      const options = { device, signal, onProgress: showProgress, onDevice };
+      this.pipeline = await open<Input, Output>("./", options);
       this.measured = false;
-      showDevice(this.pipeline);
+      setState("ready", `Ready · ${this.pipeline.model.name}`);
+      showDevice(this.pipeline.model);
+      byId("fact-run").textContent = "–";
       this.page.ready?.(this.pipeline);
       this.next ??= this.last;
       void this.work();
@@ -74,6 +78,15 @@ class Runner<Input, Output> implements Shell<Input> {
       setState("failed", "The model is not loaded");
       this.report(error, () => void this.open(device));
     }
+  }
+
+  /** Another device is being tried, or was taken. Its timings disturb ours, which are taken anew. */
+  private moved(model: Model): void {
+    if (this.pipeline?.model !== model) return;
+    showDevice(model);
+    if (model.comparing) return;
+    this.measured = false;
+    if (!this.busy) void this.measure(this.pipeline);
   }
 
   /** Computes what was asked for last, until nothing is left to do; then measures. */
@@ -112,6 +125,7 @@ class Runner<Input, Output> implements Shell<Input> {
   /** Times the bare model on its recorded sample while nothing else is to be done. */
   private async measure(pipeline: Pipeline<Input, Output>): Promise<void> {
     if (this.busy || this.measured || this.pipeline !== pipeline) return;
+    if (this.firstShown && pipeline.model.comparing) return;
     this.measured = true;
     const times: number[] = [];
     try {
@@ -194,8 +208,7 @@ function setState(state: "loading" | "busy" | "ready" | "failed", text: string):
 }
 
 const PHASES: Record<Progress["phase"], string> = {
-  weights: "Downloading the model", compile: "Preparing the model",
-  compare: "Trying which device is faster", ready: "Ready",
+  weights: "Downloading the model", compile: "Preparing the model", ready: "Ready",
 };
 
 function showProgress({ phase, loaded, total }: Progress): void {
@@ -205,18 +218,21 @@ function showProgress({ phase, loaded, total }: Progress): void {
   byId("fact-download").textContent = loaded < total ? amount : formatBytes(total);
 }
 
-function showDevice({ model }: Pipeline<never, unknown>): void {
-  setState("ready", `Ready · ${model.name}`);
+function showDevice(model: Model): void {
   byId<HTMLButtonElement>("selftest").disabled = false;
   const { type, description } = model.device;
   // "WebAssembly × 2 threads, SIMD relaxed": what comes after the comma is for the curious.
   const [name, ...details] = type === "wasm" ? description.split(", ") : [description];
   byId("fact-device").textContent = name!;
   byId("fact-download").textContent = formatBytes(model.weightBytes);
-  byId("fact-run").textContent = "–";
-  const { webgpu, wasm } = model.timings;
-  const compared = webgpu !== undefined && wasm !== undefined
-    ? `WebGPU ${formatTime(webgpu)}, WebAssembly ${formatTime(wasm)}` : model.fallbacks[0];
-  byId("fact-device-note").textContent =
-    [...details, compared].filter(Boolean).map((part) => `${part}`.replace(/\.$/, "")).join(". ");
+  byId("fact-device-note").textContent = [...details, compared(model)]
+    .filter(Boolean).map((part) => `${part}`.replace(/\.$/, "")).join(". ");
+}
+
+/** What is known of the other device. */
+function compared({ comparing, timings, fallbacks }: Model): string | undefined {
+  if (comparing) return "Trying WebGPU…";
+  const { webgpu, wasm } = timings;
+  return webgpu !== undefined && wasm !== undefined
+    ? `WebGPU ${formatTime(webgpu)}, WebAssembly ${formatTime(wasm)}` : fallbacks[0];
 }
