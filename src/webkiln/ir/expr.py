@@ -74,8 +74,10 @@ _UNARY_FOLDS: dict[str, Callable[[float], float]] = {
     "ceil": math.ceil,
     "round": round,  # half to even
     "trunc": math.trunc,
-    "exp": math.exp,
-    "log": math.log,
+    **{
+        name: getattr(math, name)
+        for name in ("exp", "log", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh")
+    },
     "sqrt": math.sqrt,
     "rsqrt": lambda a: 1 / math.sqrt(a),
     "tanh": math.tanh,

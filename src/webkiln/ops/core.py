@@ -163,6 +163,16 @@ def stored(dtype: str) -> DType:
     return STORAGE[dtype]
 
 
+def _values(known: NDArray[Any], storage: DType) -> NDArray[Any]:
+    """Literals as an array of their storage type, saturated."""
+    values = np.array([e.value for e in known.flat], np.float64 if storage.is_float else object)
+    if not storage.is_float:
+        limits = np.iinfo(storage.name)
+        values = np.clip(values, limits.min, limits.max) if values.size else values
+    with np.errstate(over="ignore"):
+        return values.astype(storage.name).reshape(known.shape)
+
+
 def static(e: Expr, what: str) -> int:
     """The value of a dimension that must be fixed; `what` names it in the error."""
     if isinstance(e, Const):
@@ -253,15 +263,17 @@ class Context(Attributes):
         buffer = Buffer(f"t{next(self._fresh)}", storage, extents, model_dtype=dtype)
         compute = Compute(buffer, axes, simplify(cast(body, storage)), self.node)
         tensor = Tensor(buffer, dtype, self._known(compute, dtype))
+        if tensor.known is not None and tensor._is_fixed():
+            return self.constant(_values(tensor.known, storage), dtype=dtype)
         self.computes.append(compute)
         self.tensors[buffer] = tensor
         if channels_last:
             self.channels_last.add(buffer)
         return tensor
 
-    def constant(self, data: NDArray[Any], name: str = "") -> Tensor:
-        """A constant tensor; small integer ones are also known element by element."""
-        dtype = str(data.dtype)
+    def constant(self, data: NDArray[Any], name: str = "", dtype: str = "") -> Tensor:
+        """A constant tensor of ONNX type `dtype` (the data's own); a small one is also known."""
+        dtype = dtype or str(data.dtype)
         storage = stored(dtype)
         if dtype in _WIDE:  # saturated, so that "as far as there is" stays so in 32 bits
             data = np.clip(data, *_WIDE[dtype])

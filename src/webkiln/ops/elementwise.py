@@ -254,10 +254,13 @@ def bit_shift(ctx: Context, x: Tensor, by: Tensor) -> Tensor:
     bits = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}.get(x.dtype, 32)
 
     def value(a: Expr, n: Expr) -> Expr:
-        shifted = call("shl" if direction == "LEFT" else "shr", a, minimum(n, bits - 1))
+        some = compare("lt", n, bits)
+        if n.dtype == I32:  # a negative number of bits counts as all of them, as in NumPy
+            some = logical_and(compare("ge", n, 0), some)
+        shifted = call("shl" if direction == "LEFT" else "shr", a, select(some, n, bits - 1))
         if direction == "RIGHT" and a.dtype == I32 and x.dtype.startswith("i"):
             return shifted
-        return select(compare("lt", n, bits), shifted, 0)
+        return select(some, shifted, 0)
 
     return elementwise(ctx, value, x, by)
 

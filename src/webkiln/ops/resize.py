@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -119,25 +120,30 @@ def _fitted(ctx: Context, x: Tensor, along: Sequence[int], wanted: list[Expr]) -
     ]
 
 
+def _over(x: Expr, scale: Expr) -> Expr:
+    """X / scale, by multiplication where that is exact: nearest neighbours turn on the last bit."""
+    exact = isinstance(scale, Const) and math.frexp(float(scale.value))[0] == 0.5
+    return x * (1.0 / scale) if exact else x / scale
+
+
 def _source(mode: str, axis: _Axis, i: Expr) -> Expr:
     """Where output position `i` lies in the input (coordinate_transformation_mode), float32."""
     at = cast(i, F32)
     size, out = cast(axis.size, F32), cast(axis.out, F32)
-    per = 1.0 / axis.scale
     one = is_const(axis.out, 1)
     if mode == "asymmetric":
-        return at * per
+        return _over(at, axis.scale)
     if mode == "half_pixel":
-        return (at + 0.5) * per - 0.5
+        return _over(at + 0.5, axis.scale) - 0.5
     if mode == "half_pixel_symmetric":
         # keeps the image's centre where ⌊size · scale⌋ rounded
         adjustment = out / (axis.scale * size)
         centre = size * 0.5
-        return centre - centre * adjustment + (at + 0.5) * per - 0.5
+        return centre - centre * adjustment + _over(at + 0.5, axis.scale) - 0.5
     if mode == "pytorch_half_pixel":
         if one:
             return const(0.0, F32)
-        moved = (at + 0.5) * per - 0.5
+        moved = _over(at + 0.5, axis.scale) - 0.5
         return (
             moved if isinstance(axis.out, Const) else select(compare("gt", axis.out, 1), moved, 0.0)
         )
