@@ -288,6 +288,16 @@ def test_debug_levels(
     assert not any(text in captured.err for text in hidden)
 
 
+def test_debug_shows_the_shader_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WEBKILN_DEBUG", "4")
+    compile_model(Source(onnx_ir.from_proto(parse(TINY)), "test"), targets=("webgpu",))
+    err = capfd.readouterr().err
+    assert "webgpu: " in err
+    assert "@compute" in err
+
+
 def test_a_pass_that_breaks_the_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(program: Program) -> Program:
         program.computes.reverse()

@@ -14,7 +14,7 @@ from webkiln.codegen.cursors import Cursor, cursors
 from webkiln.codegen.names import Names, temporaries
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32, DType
-from webkiln.ir.expr import Const, Expr, Op, Read, Var
+from webkiln.ir.expr import Const, Expr, Op, Read, Var, is_const
 from webkiln.ir.program import Access, Kernel
 from webkiln.ir.simplify import always_nonneg, poly
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
@@ -108,6 +108,9 @@ class _Printer:
         rest = "task"
         for i, loop in enumerate(reversed(self.kernel.loops)):
             name = self.names.var(loop.var)
+            if is_const(loop.extent, 1):
+                self.line(f"const int {name} = 0;")
+                continue
             if i == len(self.kernel.loops) - 1:
                 self.line(f"const int {name} = {rest};")
                 break

@@ -1,8 +1,8 @@
 static void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, int begin, int end) {
   for (int task = begin; task < end; task++) {
-    const int v0 = task % 1, rest0 = task / 1;
-    const int v1 = rest0 % 1, rest1 = rest0 / 1;
-    const int v2 = rest1;
+    const int v0 = 0;
+    const int v1 = 0;
+    const int v2 = task;
     for (int v3 = (v1 * 768); v3 < 196; v3 += 6) {
       f32x8 v4 = splat_f32x8(0.0f);
       f32x8 v5 = splat_f32x8(0.0f);

@@ -1,7 +1,7 @@
 static void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restrict b2, f32 *restrict b3, int v0, int begin, int end) {
   for (int task = begin; task < end; task++) {
-    const int v1 = task % 1, rest0 = task / 1;
-    const int v2 = rest0 % ((v0 + 629) / 630), rest1 = rest0 / ((v0 + 629) / 630);
+    const int v1 = 0;
+    const int v2 = task % ((v0 + 629) / 630), rest1 = task / ((v0 + 629) / 630);
     const int v3 = rest1;
     if ((6 <= v0)) {
       for (int v4 = (v2 * 630); v4 < v0; v4 += 6) {
