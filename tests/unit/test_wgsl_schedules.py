@@ -182,6 +182,7 @@ LARGE: list[tuple[str, Case | str]] = [
     ("contraction", Case("Conv", ["f32[1,16,20,19]", weight(40, 16, 3, 3)], {"pads": [1] * 4})),
     ("matvec", Case("MatMul", ["f32[1,1280]", weight(1280, 1000)])),
     ("rows", Case("Softmax", ["f32[5,3000]"])),
+    ("rows", Case("Softmax", ["f32[1030,n=70]"], tag="several rows a workgroup")),
     ("rows", Case("LayerNormalization", ["f32[70,384]", weight(384), weight(384)], opset=17)),
     ("window", depthwise(30, 32, 5, 2)),
     ("window", depthwise(17, 24, 3, 1)),
@@ -200,6 +201,24 @@ def test_large_schedule_on_an_adapter_equals_definition(kind: str, case: Case | 
         result = wgpu_runner.run_kernel(kernel, memory, dims)[compute.out]
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
     assert kind in kinds
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("Softmax", ["f32[5,40]"]),
+        Case("Softmax", ["f32[2,3,n=37]"], tag="symbolic"),
+        Case("LayerNormalization", ["f32[7,68]", weight(68), weight(68)], opset=17),
+        Case("ReduceL2", ["f32[6,40]", Constant([1])]),
+    ],
+    ids=ids,
+)
+def test_several_rows_a_workgroup(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("webkiln.schedule.webgpu.rows"), "MANY", 1)
+    for compute, kernel, memory, expected, dims in computes(case):
+        assert workgroup_size(kernel) == (16, 4, 1)
+        run_kernel(kernel, memory, dims)
+        np.testing.assert_allclose(memory[compute.out], expected, rtol=2e-5, atol=1e-6)
 
 
 STAGED = [
@@ -231,8 +250,8 @@ def test_interpreted_staging_equals_definition(case: Case, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     "case",
     [
-        Case("MatMul", ["f32[n=150,256]", weight(256, 200)]),
-        Case("Gemm", ["f32[128,512]", weight(384, 512), weight(384)], {"transB": 1}),
+        Case("MatMul", ["f32[1030,256]", weight(256, 200)]),
+        Case("Gemm", ["f32[1024,512]", weight(136, 512), weight(136)], {"transB": 1}),
     ],
     ids=ids,
 )

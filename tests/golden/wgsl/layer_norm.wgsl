@@ -17,12 +17,13 @@ fn k0(
   let t3 = (v1 < 1);
   let v2 = v0;
   let v3 = v2;
-  let t4 = (v3 * 96);
-  var v4 = vec4<f32>(0.0f);
-  for (var v5: i32 = t0; v5 < 384; v5 += 256) {
-    v4 += k0_b0[(t4 + (v5 >> 2u))];
+  let v4 = v3;
+  let t4 = (v4 * 96);
+  var v5 = vec4<f32>(0.0f);
+  for (var v6: i32 = t0; v6 < 384; v6 += 256) {
+    v5 += k0_b0[(t4 + (v6 >> 2u))];
   }
-  let t5 = v4;
+  let t5 = v5;
   k0_b4[v1] = ((t5.x + t5.y) + (t5.z + t5.w));
   workgroupBarrier();
   if (t1) {
@@ -37,13 +38,13 @@ fn k0(
     k0_b4[v1] = (((k0_b4[v1] + k0_b4[(1 + v1)]) + k0_b4[(2 + v1)]) + k0_b4[(3 + v1)]);
   }
   workgroupBarrier();
-  let v6 = k0_b4[0];
-  var v7 = vec4<f32>(0.0f);
-  for (var v8: i32 = t0; v8 < 384; v8 += 256) {
-    let t6 = (k0_b0[(t4 + (v8 >> 2u))] - (v6 * 0.0026041667f));
-    v7 += (t6 * t6);
+  let v7 = k0_b4[0];
+  var v8 = vec4<f32>(0.0f);
+  for (var v9: i32 = t0; v9 < 384; v9 += 256) {
+    let t6 = (k0_b0[(t4 + (v9 >> 2u))] - (v7 * 0.0026041667f));
+    v8 += (t6 * t6);
   }
-  let t7 = v7;
+  let t7 = v8;
   k0_b5[v1] = ((t7.x + t7.y) + (t7.z + t7.w));
   workgroupBarrier();
   if (t1) {
@@ -58,10 +59,10 @@ fn k0(
     k0_b5[v1] = (((k0_b5[v1] + k0_b5[(1 + v1)]) + k0_b5[(2 + v1)]) + k0_b5[(3 + v1)]);
   }
   workgroupBarrier();
-  let v9 = k0_b5[0];
-  for (var v10: i32 = t0; v10 < 384; v10 += 256) {
-    let t8 = (v10 >> 2u);
+  let v10 = k0_b5[0];
+  for (var v11: i32 = t0; v11 < 384; v11 += 256) {
+    let t8 = (v11 >> 2u);
     let t9 = (t4 + t8);
-    k0_b3[t9] = ((((k0_b0[t9] - (v6 * 0.0026041667f)) * inverseSqrt(((v9 * 0.0026041667f) + 1e-05f))) * k0_b1[t8]) + k0_b2[t8]);
+    k0_b3[t9] = ((((k0_b0[t9] - (v7 * 0.0026041667f)) * inverseSqrt(((v10 * 0.0026041667f) + 1e-05f))) * k0_b1[t8]) + k0_b2[t8]);
   }
 }

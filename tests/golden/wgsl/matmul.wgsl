@@ -2,7 +2,7 @@
 @group(0) @binding(1) var<storage, read> k0_b1: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> k0_b2: array<vec4<f32>>;
 @group(0) @binding(3) var<uniform> k0_params: array<vec4<i32>, 1>;
-@compute @workgroup_size(8, 8, 1)
+@compute @workgroup_size(16, 4, 1)
 fn k0(
   @builtin(workgroup_id) group: vec3<u32>,
   @builtin(local_invocation_id) local: vec3<u32>,
@@ -12,12 +12,12 @@ fn k0(
   let v2 = i32(local.y);
   let v3 = i32(group.x);
   let v4 = i32(local.x);
-  let v5 = ((v1 * 8) + v2);
+  let v5 = ((v1 * 4) + v2);
   let t0 = (v5 * 4);
   let t1 = (t0 + 1);
   let t2 = (t0 + 2);
   let t3 = (t0 + 3);
-  let v6 = ((v3 * 8) + v4);
+  let v6 = ((v3 * 16) + v4);
   let t4 = ((v5 * 128) + (v6 * 2));
   if ((v5 < ((v0 + 3) >> 2u))) {
     var v7 = vec4<f32>(0.0f);

@@ -21,12 +21,13 @@ fn k0(
   let t2 = (v2 < 1);
   let v3 = v1;
   let v4 = v3;
-  let t3 = (v4 * v0);
-  var v5 = (-infinity());
-  for (var v6: i32 = v2; v6 < v0; v6 += 64) {
-    v5 = max(v5, k0_b0[(t3 + v6)]);
+  let v5 = v4;
+  let t3 = (v5 * v0);
+  var v6 = (-infinity());
+  for (var v7: i32 = v2; v7 < v0; v7 += 64) {
+    v6 = max(v6, k0_b0[(t3 + v7)]);
   }
-  k0_b2[v2] = v5;
+  k0_b2[v2] = v6;
   workgroupBarrier();
   if (t0) {
     k0_b2[v2] = max(max(max(k0_b2[v2], k0_b2[(16 + v2)]), k0_b2[(32 + v2)]), k0_b2[(48 + v2)]);
@@ -40,12 +41,12 @@ fn k0(
     k0_b2[v2] = max(max(max(k0_b2[v2], k0_b2[(1 + v2)]), k0_b2[(2 + v2)]), k0_b2[(3 + v2)]);
   }
   workgroupBarrier();
-  let v7 = k0_b2[0];
-  var v8 = 0.0f;
-  for (var v9: i32 = v2; v9 < v0; v9 += 64) {
-    v8 += exp((k0_b0[(t3 + v9)] - v7));
+  let v8 = k0_b2[0];
+  var v9 = 0.0f;
+  for (var v10: i32 = v2; v10 < v0; v10 += 64) {
+    v9 += exp((k0_b0[(t3 + v10)] - v8));
   }
-  k0_b3[v2] = v8;
+  k0_b3[v2] = v9;
   workgroupBarrier();
   if (t0) {
     k0_b3[v2] = (((k0_b3[v2] + k0_b3[(16 + v2)]) + k0_b3[(32 + v2)]) + k0_b3[(48 + v2)]);
@@ -59,9 +60,9 @@ fn k0(
     k0_b3[v2] = (((k0_b3[v2] + k0_b3[(1 + v2)]) + k0_b3[(2 + v2)]) + k0_b3[(3 + v2)]);
   }
   workgroupBarrier();
-  let v10 = k0_b3[0];
-  for (var v11: i32 = v2; v11 < v0; v11 += 64) {
-    let t4 = (t3 + v11);
-    k0_b1[t4] = (exp((k0_b0[t4] - v7)) * (1.0f / v10));
+  let v11 = k0_b3[0];
+  for (var v12: i32 = v2; v12 < v0; v12 += 64) {
+    let t4 = (t3 + v12);
+    k0_b1[t4] = (exp((k0_b0[t4] - v8)) * (1.0f / v11));
   }
 }

@@ -82,17 +82,19 @@ def tile_of(c: Contraction) -> Tile | None:
     batch = at_most(product([extent_of(v) for v in c.batch]))
     work = m * at_most(n) * batch
     rows, columns = next((t for t in choices if work // (t[0] * t[1]) >= ENOUGH), choices[-1])
-    return Tile(rows, columns, _across(-(-m // rows), -(-at_most(n) // columns)))
+    fixed = c.m is None or isinstance(extent_of(c.m), Const)
+    widths = (8, 16, 4, 32, 2, 64, 1) if fixed else (16, 8, 32, 4)  # a text may be short
+    return Tile(rows, columns, _across(-(-m // rows), -(-at_most(n) // columns), widths))
 
 
-def _across(down: int, across: int) -> int:
-    """Width of a workgroup on `down` × `across` tiles: the squarest that leaves fewest idle."""
+def _across(down: int, across: int, widths: Sequence[int]) -> int:
+    """Width of a workgroup on `down` × `across` tiles: the first that leaves fewest idle."""
 
     def covered(width: int) -> int:
         height = GROUP // width
         return (-(-across // width) * width) * (-(-down // height) * height)
 
-    return min((8, 16, 4, 32, 2, 64, 1), key=covered)
+    return min(widths, key=covered)
 
 
 def readable(c: Contraction) -> bool:

@@ -21,9 +21,11 @@ from webkiln.ir.expr import (
     Reduce,
     Var,
     call,
+    ceildiv,
     compare,
     const,
     free_vars,
+    minimum,
     splat,
     substitute,
     walk,
@@ -43,6 +45,7 @@ __all__ = ["rows"]
 LANES = 4
 SHORT = 32  # reductions up to this size are not worth a workgroup
 LONG = 1024  # rows from here on get a workgroup of 256
+MANY = 1024  # rows, of which a workgroup may take several and still leave enough workgroups
 
 
 def rows(nest: Nest) -> Kernel | None:
@@ -59,17 +62,35 @@ def rows(nest: Nest) -> Kernel | None:
     if not columns and not all(_contiguous(r) for r in found):
         return None
     count = product([extent_of(v) for v in outer])
-    loops, group = groups_of(count)
-    threads = 256 if size >= LONG else GROUP
-    local = Var("local", threads)
-    row = Var("row", count)
-    work = _Row(local, threads)
+    threads, each = _shape(size, at_most(count))
+    loops, group = groups_of(simplify(ceildiv(count, each)))
+    local, line = Var("local", threads), Var("line", each)
+    number, row = Var("number", count), Var("row", count)
+    work = _Row(local, threads, line, each)
     value = work.reduce_all(nest.value)
-    body = [*unflatten(row, outer), *work.out, *work.store(replace(nest, value=value), columns)]
-    if len(loops) > 1:
-        body = [If(compare("lt", row, count), tuple(body))]
+    stores: list[Stmt] = work.store(replace(nest, value=value), columns)
+    ragged = len(loops) > 1 or simplify(count % each) is not const(0, I32)
+    if ragged:  # who has no row does the last one again, and does not store
+        stores = [If(compare("lt", number, count), tuple(stores))]
+    body: list[Stmt] = [
+        Declare(number, group * each + line if each > 1 else group),
+        Declare(row, minimum(number, count - 1) if ragged else number),
+        *unflatten(row, outer),
+        *work.out,
+        *stores,
+    ]
     loops = [*loops, Loop(local, const(threads, I32), "local.x")]
-    return make_kernel("rows", nest, loops, [Declare(row, group), *body])
+    if each > 1:
+        loops.append(Loop(line, const(each, I32), "local.y"))
+    return make_kernel("rows", nest, loops, body)
+
+
+def _shape(size: int, count: int) -> tuple[int, int]:
+    """Invocations of a row, and rows of a workgroup: several where rows are short and many."""
+    if size >= LONG:
+        return 256, 1
+    few = size <= LONG // 2 and count >= MANY
+    return (GROUP // 4, 4) if few else (GROUP, 1)
 
 
 def _contiguous(reduce: Reduce) -> bool:
@@ -81,10 +102,12 @@ def _contiguous(reduce: Reduce) -> bool:
 
 @dataclass
 class _Row:
-    """Emits what the invocations of one workgroup do."""
+    """Emits what the `threads` invocations `local` of row `line` of a workgroup do."""
 
     local: Var
     threads: int
+    line: Var
+    lines: int
     out: list[Stmt] = field(default_factory=list)
     emit: Emitter = field(default_factory=lambda: Emitter(1))
     stage: itertools.count[int] = field(default_factory=itertools.count)
@@ -123,10 +146,12 @@ class _Row:
     def _fold(self, partial: Expr, combine: str) -> Expr:
         """All invocations' `partial` combined, known to each of them."""
         name = f"partial{next(self.stage)}"
-        shared = Buffer(name, partial.dtype, (const(self.threads, I32),), "workgroup")
-        self.out += combine_shared(shared, [(partial, 0)], combine, self.local, self.threads)
+        slots = const(self.threads * self.lines, I32)
+        shared = Buffer(name, partial.dtype, (slots,), "workgroup")
+        first = self.line * self.threads if self.lines > 1 else const(0, I32)
+        self.out += combine_shared(shared, [(partial, first)], combine, self.local, self.threads)
         result = self.emit.register(partial.dtype, "total")
-        self.out.append(Declare(result, Read(shared, const(0, I32))))
+        self.out.append(Declare(result, Read(shared, first)))
         return result
 
     def store(self, nest: Nest, columns: tuple[Var, ...]) -> list[Stmt]:

@@ -46,7 +46,9 @@ COLUMNS = 8  # of an invocation's tile: a panel
 DEPTH = 16  # steps of k staged at once
 A_STRIDE = DEPTH + LANES  # floats from row to row: four more than needed, for the banks
 B_STRIDE = DEPTH * COLUMNS + LANES  # floats from panel to panel, likewise
-LEAST = (128, 128, 256)  # rows, columns, depth from which fetching together pays for the barriers
+#: Rows, columns, depth from which fetching together pays for the barriers. Many rows, since a
+#: text's length is mostly far below its bound, and B is then read only once or twice anyway.
+LEAST = (1024, 128, 256)
 
 
 @dataclass(frozen=True, slots=True)
