@@ -136,6 +136,14 @@ def test_costly_work_with_several_users_is_kept() -> None:
     assert len(program.computes) == 3
 
 
+def test_costly_work_is_not_repeated_by_a_broadcast() -> None:
+    graph = """g (float[2,3,1] gate, float[2,3,50] x) => (float[2,3,50] y) {
+        s = Sigmoid(gate)
+        y = Mul(x, s)
+    }"""
+    assert len(fused(graph).computes) == 2
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_softmax_is_one_kernel(axis: int) -> None:
     program = fused(f"g (float[3,n,5] x) => (float[3,n,5] y) {{ y = Softmax<axis={axis}>(x) }}")

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.expr import Const, Expr, Load, Op, Reduce, Var, substitute, transform, walk
+from webkiln.ir.dtypes import I32
+from webkiln.ir.expr import Const, Expr, Load, Op, Reduce, Var, const, substitute, transform, walk
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import simplify
 
@@ -157,7 +158,16 @@ def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
     alone = len(state.users[producer.out]) == 1 and producer.out not in state.outputs
     if _inside_reduce(consumer.value, producer.out):
         return alone and work <= CHEAP
+    if work > CHEAP and any(_spreads(consumer, site) for site in sites):
+        return False
     return (alone or work <= 2) and len(sites) * work <= 4 * CHEAP + 24 * (len(sites) == 1)
+
+
+def _spreads(consumer: Compute, site: Load) -> bool:
+    """Whether one element that `site` loads goes to many of the consumer's (a broadcast)."""
+    used = {n for i in site.args for n in walk(i)}
+    one = const(1, I32)
+    return any(v not in used and v.extent is not one for v in consumer.axes)
 
 
 def _buffers(e: Expr) -> set[Buffer]:
