@@ -26,6 +26,7 @@ from webkiln.ir.expr import (
     cast,
     ceildiv,
     compare,
+    conjuncts,
     const,
     convert,
     free_vars,
@@ -166,6 +167,8 @@ def test_logic_of_nothing_and_of_one() -> None:
     first, second = compare("lt", I, 3), compare("lt", J, 3)
     assert logical_and() is const(True, BOOL)
     assert logical_and(first) is first
+    assert list(conjuncts(logical_and(first, second, first))) == [first, second, first]
+    assert list(conjuncts(first)) == [first]
     assert logical_or(first, second) is call("or", first, second)
     assert logical_not(const(False, BOOL)) is const(True, BOOL)
 

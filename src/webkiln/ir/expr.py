@@ -32,6 +32,7 @@ __all__ = [
     "cast",
     "ceildiv",
     "compare",
+    "conjuncts",
     "const",
     "convert",
     "free_vars",
@@ -189,6 +190,15 @@ def logical_and(*conditions: ExprLike) -> Expr:
     for c in conditions:
         result = call("and", result, c)
     return result
+
+
+def conjuncts(condition: Expr) -> Iterator[Expr]:
+    """The conditions that all must hold for `condition` to."""
+    if isinstance(condition, Op) and condition.name == "and":
+        for a in condition.args:
+            yield from conjuncts(a)
+    else:
+        yield condition
 
 
 def logical_or(a: ExprLike, b: ExprLike) -> Expr:

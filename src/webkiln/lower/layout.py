@@ -6,7 +6,6 @@ changes what is computed. One choice serves both targets, since they share one s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from webkiln.ir.expr import (
     Reduce,
     Var,
     compare,
+    conjuncts,
     const,
     logical_and,
     rebuffer,
@@ -168,7 +168,7 @@ class _Operands:
             for c in (compare("le", 0, index), compare("lt", index, size))
         ]
         allowed = {simplify(c) for c in needed}
-        if any(simplify(c) not in allowed for c in _conjuncts(guard)):
+        if any(simplify(c) not in allowed for c in conjuncts(guard)):
             return None
         layout = load.buffer.layout
         if compute.out.layout.order[-1] == 1 and len(load.buffer.shape) == len(compute.out.shape):
@@ -250,14 +250,6 @@ class _Operands:
             self.made[key] = new
             self.constants[new] = self.constants[buffer]
         return self.made[key]
-
-
-def _conjuncts(e: Expr) -> Iterable[Expr]:
-    if isinstance(e, Op) and e.name == "and":
-        for a in e.args:
-            yield from _conjuncts(a)
-    else:
-        yield e
 
 
 def _extremes(index: Expr) -> tuple[Expr, Expr] | None:

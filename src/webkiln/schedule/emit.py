@@ -20,6 +20,7 @@ from webkiln.ir.expr import (
     Reduce,
     Var,
     call,
+    conjuncts,
     const,
     free_vars,
     logical_and,
@@ -85,7 +86,7 @@ def guarded(reduce: Reduce) -> tuple[list[Expr], Callable[[Sequence[Expr]], Expr
     def body(kept: Sequence[Expr]) -> Expr:
         return wrap(select(logical_and(*kept), inner, neutral) if kept else inner)
 
-    return list(_conjuncts(guard.args[0])), body
+    return list(conjuncts(guard.args[0])), body
 
 
 def _guard(reduce: Reduce) -> tuple[Op | None, Callable[[Expr], Expr]]:
@@ -105,14 +106,6 @@ def _guard(reduce: Reduce) -> tuple[Op | None, Callable[[Expr], Expr]]:
                 assert isinstance(node, Op)
                 return node, lambda x, o=other: call("mul", x, o)
     return None, lambda x: x
-
-
-def _conjuncts(e: Expr) -> Iterator[Expr]:
-    if isinstance(e, Op) and e.name == "and":
-        for a in e.args:
-            yield from _conjuncts(a)
-    else:
-        yield e
 
 
 def slack(condition: Expr) -> Expr | None:
