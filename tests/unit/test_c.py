@@ -47,7 +47,7 @@ def body(*statements: object) -> list[str]:
     kernel = Kernel("", "test", (X, Y), ("read", "write"), (), loops, statements)
     lines = kernel_source(kernel, "k").splitlines()
     assert lines[0] == (
-        "static void k(const f32 *restrict v0, f32 *restrict v1, int begin, int end) {"
+        "KERNEL void k(const f32 *restrict v0, f32 *restrict v1, int begin, int end) {"
     ).replace("v0", "b0").replace("v1", "b1")
     return [line.strip() for line in lines[3:-2]]
 

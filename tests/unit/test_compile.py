@@ -10,6 +10,7 @@ import onnx
 import onnx_ir
 import pytest
 from hypothesis import given, settings
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.graphs import BOUND, onnx_outputs, parse, random_inputs
 from tests.unit.test_fuse import graphs
@@ -267,10 +268,10 @@ TINY = "g (float[2,3] x, float[3,8] w) => (float[2,8] y) { p = MatMul(x, w) y = 
     ("level", "shown", "hidden"),
     [
         (0, [], ["webkiln:", "MatMul"]),
-        (1, ["webkiln: lower ", "webkiln: schedule "], ["contraction", "static void"]),
-        (2, ["wasm: contraction: MatMul", "112 flops, 184 bytes"], ["after fuse", "static void"]),
-        (3, ["after fuse:", "sum(k", "task panel < 1", "for "], ["static void"]),
-        (4, ["static void k0(", "webkiln_step"], []),
+        (1, ["webkiln: lower ", "webkiln: schedule "], ["contraction", "KERNEL void"]),
+        (2, ["wasm: contraction: MatMul", "112 flops, 184 bytes"], ["after fuse", "KERNEL void"]),
+        (3, ["after fuse:", "sum(k", "task panel < 1", "for "], ["KERNEL void"]),
+        (4, ["KERNEL void k0(", "webkiln_step"], []),
     ],
 )
 def test_debug_levels(
@@ -320,3 +321,35 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
     source = Source(onnx_ir.from_proto(parse(TINY)), "test")
     with pytest.raises(InputError, match=message):
         compile_model(source, **options)
+
+
+def test_a_tensor_of_no_elements_needs_no_kernel() -> None:
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    nodes = [
+        helper.make_node("Slice", ["x", "at", "at"], ["empty"]),
+        helper.make_node("Concat", ["empty", "x"], ["y"], axis=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "empty",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 3])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("empty", "y")],
+        [numpy_helper.from_array(np.array([2]), "at")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    outputs = compiled(model).run({"x": x})
+    assert outputs["empty"].shape == (0, 3)
+    np.testing.assert_array_equal(outputs["y"], x)
+
+
+def test_vectors_of_unsigned_integers_alone_compile() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("BitwiseOr", ["a", "b"], ["y"])],
+        "unsigned",
+        [helper.make_tensor_value_info(n, TensorProto.UINT32, [8]) for n in "ab"],
+        [helper.make_tensor_value_info("y", TensorProto.UINT32, [8])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    a, b = np.arange(8, dtype=np.uint32), np.full(8, 2**31, np.uint32)
+    outputs = compiled(model).run({"a": a, "b": b})
+    np.testing.assert_array_equal(outputs["y"], a | b)

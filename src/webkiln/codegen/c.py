@@ -1,6 +1,6 @@
 """Kernels as C with clang's vector types, in which `a + b` is the same for scalars and vectors.
 
-A kernel becomes `static void k(arguments, int begin, int end)` over a range of its tasks; what it
+A kernel becomes `KERNEL void k(arguments, int begin, int end)` over a range of its tasks; what it
 calls (`splat_f32x4`, …) is defined in `c_module.py`. The same text compiles for every variant.
 """
 
@@ -14,11 +14,11 @@ from webkiln.codegen.cursors import Cursor, cursors
 from webkiln.codegen.names import Names, temporaries
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32, DType
-from webkiln.ir.expr import Const, Expr, Op, Read, Var, is_const
+from webkiln.ir.expr import Const, Expr, Op, Read, Var, const, is_const
 from webkiln.ir.program import Access, Kernel
 from webkiln.ir.simplify import always_nonneg, poly
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
-from webkiln.schedule.kernel import expressions, map_expressions
+from webkiln.schedule.kernel import expressions, map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
 
 __all__ = ["C_TYPES", "NATIVE", "kernel_source", "legalise", "type_name"]
@@ -84,6 +84,7 @@ class _Printer:
         self.lines: list[str] = []
         self.depth = 1
         self.temps: dict[Expr, str] = {}
+        self.pool: dict[str, int] = {}  # literal → its place
         self.places: dict[Read, tuple[str, int]] = {}  # what a cursor serves
         self.counter = 0
 
@@ -98,8 +99,32 @@ class _Printer:
         ]
         arguments += [f"int {self.names.var(p)}" for p in kernel.params]
         self._tasks()
-        head = f"static void {name}({', '.join([*arguments, 'int begin', 'int end'])}) {{"
-        return "\n".join([head, *self.lines, "}"])
+        arguments += ["int begin", "int end"]
+        head = f"KERNEL void {name}({', '.join(arguments)}) {{"
+        return "\n".join([*self._pool(name), head, *self._locals(name), *self.lines, "}"])
+
+    def _pool(self, name: str) -> list[str]:
+        """Vector constants as data: V8 loads one in one instruction, and makes one in five."""
+        return (
+            [f"static const f32 {name}_pool[] = {{{', '.join(self.pool)}}};"] if self.pool else []
+        )
+
+    def _locals(self, name: str) -> list[str]:
+        """Memory of one task, and the pool at an address that clang can't see through.
+
+        If it could, it would put the immediates back.
+        """
+        out = [
+            f"  {type_name(b.dtype)} {self.names.buffer(b)}[{b.size!r}];"
+            for b in dict.fromkeys(
+                s.buffer
+                for s in statements(self.kernel.body)
+                if isinstance(s, Store) and s.buffer.role == "workgroup"
+            )
+        ]
+        if self.pool:
+            out += [f"  const f32 *pool = {name}_pool;", '  __asm__("" : "+r"(pool));']
+        return out
 
     def _tasks(self) -> None:
         """The parallel loops as one range of tasks, decoded into their variables."""
@@ -214,13 +239,20 @@ class _Printer:
         if e in self.temps:
             return self.temps[e]
         if isinstance(e, Const):
-            return _literal(e)
+            return self._constant(e)
         if isinstance(e, Var):
             return self.names.var(e)
         if isinstance(e, Read):
             return self._read(e)
         assert isinstance(e, Op), e
         return self._operation(e)
+
+    def _constant(self, e: Const) -> str:
+        """A literal; a float vector from the pool (integers stay: shifts want immediates)."""
+        if e.dtype.lanes == 1 or e.dtype.name != "float32" or e.value == 0:
+            return _literal(e)
+        at = self.pool.setdefault(_literal(const(e.value, e.dtype.scalar)), len(self.pool))
+        return f"splat_{type_name(e.dtype)}(pool[{at}])"
 
     def _read(self, e: Read) -> str:
         pointer, fixed = self.places.get(e) or self._place(e.buffer, e.args[0])

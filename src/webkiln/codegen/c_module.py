@@ -59,15 +59,19 @@ def _prelude(kernels: Sequence[Kernel]) -> str:
             wide.setdefault(type_name(t), t)
             mask = _mask(BOOL.vector(t.lanes))
             wide.setdefault(type_name(mask), mask)
-    vectors = [
-        _vector_helpers(t) for t in sorted(wide.values(), key=lambda t: (t.is_float, t.lanes))
-    ]
-    return "\n".join([*scalars, _SCALAR_HELPERS, *vectors])
+    masks_first = sorted(wide.values(), key=lambda t: (t.kind != "i", t.name, t.lanes))
+    vectors = [_vector_helpers(t) for t in masks_first]
+    return "\n".join([_KERNEL, *scalars, _SCALAR_HELPERS, *vectors])
 
 
 def _mask(dtype: DType) -> DType:
     return DType("int32", 4, "i", dtype.lanes)
 
+
+_KERNEL = """
+/* A function of its own: engines compile functions one by one, and in parallel. */
+#define KERNEL static __attribute__((noinline))
+""".strip()
 
 _SCALAR_HELPERS = """
 static inline float max_f32(float a, float b) { return a < b ? b : a; }

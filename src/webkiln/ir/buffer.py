@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from webkiln.ir.dtypes import I32, DType
-from webkiln.ir.expr import Expr, ExprLike, ceildiv, const, convert
+from webkiln.ir.expr import Const, Expr, ExprLike, ceildiv, const, convert
 
 __all__ = ["Buffer", "Layout", "Part", "Role", "packed", "row_major"]
 
@@ -87,6 +87,11 @@ class Buffer:
     def offset(self, index: Sequence[ExprLike]) -> Expr:
         """The linear element offset of logical `index`."""
         return self.layout.offset(self.shape, [convert(i, I32) for i in index])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a fixed extent is 0: there is nothing to compute, to write or to read."""
+        return any(isinstance(e, Const) and e.value == 0 for e in self.shape)
 
     @property
     def size(self) -> Expr:

@@ -51,7 +51,7 @@ def lifetimes(
             if buffer.role == "constant":
                 continue
             if buffer not in first:
-                if buffer.role != "state":
+                if buffer.role != "state" and not buffer.is_empty:
                     raise ValueError(f"step {time} reads {buffer.name} before a step wrote it")
                 first[buffer] = -1
             last[buffer] = time
@@ -63,8 +63,9 @@ def lifetimes(
     for buffer in outputs:
         if buffer.role == "constant":
             continue
-        if buffer not in first:
+        if buffer not in first and not buffer.is_empty:
             raise ValueError(f"no step writes the output {buffer.name}")
+        first.setdefault(buffer, -1)
         last[buffer] = end
     return {
         b: Lifetime(-1, end) if b.role == "state" else Lifetime(first[b], last[b]) for b in first

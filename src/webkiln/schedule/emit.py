@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from webkiln.ir.dtypes import I32, DType
+from webkiln.ir.dtypes import BOOL, I32, DType
 from webkiln.ir.expr import (
     Const,
     Expr,
@@ -24,6 +24,8 @@ from webkiln.ir.expr import (
     const,
     free_vars,
     logical_and,
+    logical_not,
+    logical_or,
     maximum,
     minimum,
     select,
@@ -32,7 +34,7 @@ from webkiln.ir.expr import (
     walk,
 )
 from webkiln.ir.simplify import linear, simplify
-from webkiln.ir.stmt import Assign, Declare, For, Stmt, Store, register
+from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store, register
 from webkiln.schedule.nest import Nest, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
 
@@ -219,9 +221,32 @@ class Emitter:
             if not ready:
                 return value
             target = ready[0]
-            value = substitute(
-                value, {target: self._scalar(self.reduction(target, bound, out, across))}
-            )
+            total = self._where_needed(value, target, bound, out, across)
+            value = substitute(value, {target: self._scalar(total)})
+
+    def _where_needed(
+        self,
+        value: Expr,
+        target: Reduce,
+        bound: frozenset[Var],
+        out: list[Stmt],
+        across: tuple[Var, int] | None,
+    ) -> Var:
+        """`target` in a register, computed only where `value` uses it, if that is known here.
+
+        Elsewhere what it reads may be out of range: a select does not evaluate that side.
+        """
+        condition = simplify(used_if(value, target))
+        loops = {v for v in free_vars(condition) if _is_loop(v)}
+        vector = across is not None and across[0] in loops
+        if isinstance(condition, Const) or vector or not loops <= bound or reduces(condition):
+            return self.reduction(target, bound, out, across)
+        inside: list[Stmt] = []
+        total = self.reduction(target, bound, inside, across)
+        result = self.register(total.dtype)
+        out.append(Declare(result, splat(initial(target.kind, target.dtype), total.dtype.lanes)))
+        out.append(If(condition, (*inside, Assign(result, total))))
+        return result
 
     def _scalar(self, total: Var) -> Var:
         """A vector register stands as a scalar in an expression until that is vectorised."""
@@ -306,6 +331,24 @@ class Emitter:
             rest: list[Stmt] = [For(inner, whole, inner.extent, tuple(tail))]
             out.extend(nested(outer, bounds, rest))
         return total
+
+
+def used_if(value: Expr, target: Expr) -> Expr:
+    """The condition under which evaluating `value` evaluates `target`."""
+    memo: dict[Expr, Expr] = {}
+    for node in walk(value):
+        if node is target:
+            memo[node] = const(True, BOOL)
+        elif isinstance(node, Op) and node.name == "select" and node.args[0].dtype.lanes == 1:
+            test, a, b = node.args
+            either = logical_or(logical_and(test, memo[a]), logical_and(logical_not(test), memo[b]))
+            memo[node] = logical_or(memo[test], either)
+        else:
+            used: Expr = const(False, BOOL)
+            for a in node.args:
+                used = logical_or(used, memo[a])
+            memo[node] = used
+    return memo[value]
 
 
 def nested(

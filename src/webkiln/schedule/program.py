@@ -20,6 +20,8 @@ def schedule_program(
     schedulers = {name: _scheduler(name) for name in targets}
     steps: list[Step] = []
     for i, compute in enumerate(program.computes):
+        if compute.out.is_empty:
+            continue
         progress("schedule", i, len(program.computes), compute.label)
         kernels = {name: f(compute) for name, f in schedulers.items()}
         steps.append(Step(compute, kernels, flops(compute), bytes_moved(compute)))

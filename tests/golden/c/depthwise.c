@@ -1,4 +1,4 @@
-static void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, int begin, int end) {
+KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, int begin, int end) {
   for (int task = begin; task < end; task++) {
     const int v0 = 0;
     const int v1 = 0;
@@ -33,7 +33,7 @@ static void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
   }
 }
 
-static void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, int begin, int end) {
+KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, int begin, int end) {
   for (int task = begin; task < end; task++) {
     const int v0 = task;
     for (int v1 = 0; v1 < 1; v1++) {
@@ -99,7 +99,7 @@ static void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
   }
 }
 
-static void k2(const f32 *restrict b0, f32 *restrict b1, int begin, int end) {
+KERNEL void k2(const f32 *restrict b0, f32 *restrict b1, int begin, int end) {
   for (int task = begin; task < end; task++) {
     const int v0 = task;
     for (int v1 = 0; v1 < 196; v1++) {

@@ -1,4 +1,4 @@
-static void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restrict b2, f32 *restrict b3, int v0, int begin, int end) {
+KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restrict b2, f32 *restrict b3, int v0, int begin, int end) {
   for (int task = begin; task < end; task++) {
     const int v1 = 0;
     const int v2 = task % ((v0 + 629) / 630), rest1 = task / ((v0 + 629) / 630);

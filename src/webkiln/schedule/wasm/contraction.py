@@ -8,11 +8,26 @@ cache.
 
 from __future__ import annotations
 
+from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Expr, Read, Var, call, compare, const, minimum, splat, substitute
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Op,
+    Read,
+    Var,
+    call,
+    compare,
+    const,
+    minimum,
+    splat,
+    substitute,
+    walk,
+)
 from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.simplify import always_nonneg, poly, simplify
 from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
+from webkiln.lower.fuse import EXPENSIVE
 from webkiln.lower.layout import PANEL
 from webkiln.schedule.contraction import Contraction, match_contraction
 from webkiln.schedule.emit import Emitter
@@ -115,13 +130,43 @@ def _tile(c: Contraction, panel: Var, rows: tuple[Expr, ...], emit: Emitter) -> 
         broadcast = splat(_read(c.a, place, 1), PANEL)
         step.append(Assign(total, call("add", total, call("mul", broadcast, wide))))
     out.extend(_depth(c, step))
+    if len(rows) > 1 and _is_costly(c):
+        return [*out, *_one_by_one(c, column, rows, sums, emit)]
     for place, total in zip(places, sums, strict=True):
-        value = _epilogue(c, total)
-        assert value is not None
-        stored = simplify(substitute(value, place))
-        count = _columns_left(c, column)
-        out.append(Store(c.nest.out, simplify(substitute(c.nest.offset, place)), stored, count))
+        out.append(_store(c, place, total))
     return out
+
+
+def _store(c: Contraction, place: dict[Var, Expr], total: Expr) -> Store:
+    """The epilogue of one row of the tile, whose sum is `total`."""
+    value = _epilogue(c, total)
+    assert value is not None
+    stored = simplify(substitute(value, place))
+    count = _columns_left(c, place[c.n])
+    return Store(c.nest.out, simplify(substitute(c.nest.offset, place)), stored, count)
+
+
+def _is_costly(c: Contraction) -> bool:
+    """Whether the epilogue calls functions: six copies of those run four times slower than a loop.
+
+    Measured for Gelu on 128 × 1536: 0.7 ms more than the product alone, in a loop over rows 0.2 ms.
+    """
+    return any(isinstance(n, Op) and n.name in EXPENSIVE for n in walk(c.nest.value))
+
+
+def _one_by_one(
+    c: Contraction, column: Expr, rows: tuple[Expr, ...], sums: list[Var], emit: Emitter
+) -> list[Stmt]:
+    """The sums through memory of the task, then the epilogue in a loop over the tile's rows."""
+    assert c.m is not None
+    dtype = c.reduce.dtype
+    tile = Buffer("tile", dtype, (const(len(rows) * PANEL, I32),), "workgroup")
+    out: list[Stmt] = [Store(tile, const(i * PANEL, I32), total) for i, total in enumerate(sums)]
+    row = Var("tile_row", len(rows))
+    place: dict[Var, Expr] = {c.n: column, c.m: rows[0] + row}
+    total = emit.register(dtype.vector(PANEL), "sum")
+    body: list[Stmt] = [Declare(total, Read(tile, row * PANEL, PANEL)), _store(c, place, total)]
+    return [*out, For(row, const(0, I32), const(len(rows), I32), tuple(body))]
 
 
 def _read(read: Read, at: dict[Var, Expr], lanes: int) -> Expr:
@@ -143,6 +188,6 @@ def _depth(c: Contraction, body: list[Stmt]) -> list[Stmt]:
     return body
 
 
-def _epilogue(c: Contraction, total: Var) -> Expr | None:
+def _epilogue(c: Contraction, total: Expr) -> Expr | None:
     """What is stored, in vectors along n, the sum being in `total`; m and n are still free."""
     return vectorize(c.nest.value, c.n, PANEL, {c.reduce: total})
