@@ -30,8 +30,9 @@ class Site:
     as (path, Range header).
     """
 
-    def __init__(self, folder: Path, *, isolated: bool) -> None:
+    def __init__(self, folder: Path, *, isolated: bool, policy: str = POLICY) -> None:
         self.folder = folder
+        self.policy = policy
         self.isolated = isolated
         self.faults: dict[str, Callable[[Handler, bytes], None]] = {}
         self.seen: list[tuple[str, str | None]] = []
@@ -103,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = {
             "Content-Type": TYPES.get(suffix or ".html", "application/octet-stream"),
             "Content-Length": str(length),
-            "Content-Security-Policy": POLICY,
+            "Content-Security-Policy": self.site.policy,
             "Cache-Control": "no-cache",
         }
         if self.site.isolated:

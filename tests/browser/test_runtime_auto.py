@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 import webkiln
 from tests.browser.site import Site
 from tests.browser.test_runtime import run, with_prefix
 from tests.browser.tiny_bundle import write_tiny_bundle
-from webkiln.browser import chromium_flags, find_chromium
+from webkiln.browser import find_chromium
 
 DIST = Path(webkiln.__file__).parent / "runtime" / "dist"
 
@@ -55,16 +55,6 @@ AUTO = """
 """
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=chromium_flags(webgpu=True)
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture(scope="module", params=[0])
 def bundle(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A tiny model; the parameter makes its WebAssembly slow."""
@@ -81,8 +71,8 @@ def site(bundle: Path) -> Iterator[Site]:
     site.close()
 
 
-def _page(chromium: Browser, site: Site, problems: list[str]) -> Page:
-    page = chromium.new_context().new_page()
+def _page(browser: Browser, site: Site, problems: list[str]) -> Page:
+    page = browser.new_context().new_page()
     page.set_default_timeout(60_000)
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(site.url)
@@ -90,13 +80,13 @@ def _page(chromium: Browser, site: Site, problems: list[str]) -> Page:
 
 
 @pytest.fixture
-def open_page(chromium: Browser) -> Iterator[Any]:
+def open_page(webgpu_browser: Browser) -> Iterator[Any]:
     """Opens a site in a fresh profile; at the end there must have been no uncaught error."""
     problems: list[str] = []
     pages: list[Page] = []
 
     def open_one(site: Site) -> Page:
-        pages.append(_page(chromium, site, problems))
+        pages.append(_page(webgpu_browser, site, problems))
         return pages[-1]
 
     yield open_one

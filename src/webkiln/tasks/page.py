@@ -41,6 +41,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+# As many shards as the runtime downloads at once, and no more than a phone has memory for.
+_EARLY_SHARDS, _EARLY_BYTES = 4, 48 << 20
 _FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -146,13 +148,15 @@ def _index(
     description: str,
 ) -> str:
     style, script = minify_css(template("app.css")), template("start.js")
+    early = fill(template("early.js"), {"shards": inline_script(_first_shards(plan))})
     return fill(
         template("index.html"),
         {
             "task": page,
             "title": html.escape(title),
             "description": html.escape(description),
-            "policy": html.escape(policy([script], [style]), quote=False),
+            "policy": html.escape(policy([early, script], [style]), quote=False),
+            "early": early,
             "preload": _preload(files),
             "style": style,
             "script": script,
@@ -163,6 +167,14 @@ def _index(
             "samples": inline_script(plan["task"].get("samples") or []),
         },
     )
+
+
+def _first_shards(plan: Mapping[str, Any]) -> Sequence[str]:
+    """Files of the weights that the page asks for before it has the plan."""
+    first: list[Any] = plan["weights"]["shards"][:_EARLY_SHARDS]
+    while sum(shard["bytes"] for shard in first) > _EARLY_BYTES:
+        first.pop()
+    return [shard["file"] for shard in first]
 
 
 def _preload(files: Sequence[str]) -> str:

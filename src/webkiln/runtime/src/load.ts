@@ -43,7 +43,7 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
   throwIfAborted(signal);
   const early = takeEarly(address);
   // The worker starts while the plan is on its way.
-  const link = new Link(early?.worker);
+  const link = new Link(early);
   link.onProgress = options.onProgress;
   const abort = (): void => link.close(aborted());
   signal?.addEventListener("abort", abort);
@@ -109,6 +109,8 @@ interface EarlyStart {
   readonly url: string;
   readonly worker: Worker;
   readonly plan: Promise<Response>;
+  /** Ends its downloads. */
+  readonly stop: AbortController;
 }
 
 declare global {
@@ -116,13 +118,13 @@ declare global {
 }
 
 /** Takes over what the page started for this plan. A plan that failed is asked for again. */
-function takeEarly(address: URL): { worker: Worker; plan: Promise<Response> } | undefined {
+function takeEarly(address: URL): EarlyStart | undefined {
   const early = globalThis.webkilnEarly;
   if (early?.url !== address.href) return undefined;
   globalThis.webkilnEarly = undefined;
   const again = (): Promise<Response> => get(address, undefined, "no-cache");
   const plan = early.plan.then((response) => (response.ok ? response : again()), again);
-  return { worker: early.worker, plan };
+  return { ...early, plan };
 }
 
 /** Where plan.json is. @throws WebkilnError "file-protocol", "option-invalid". */

@@ -3,7 +3,7 @@ import type { Verdict } from "./compare.js";
 import type { PlainError } from "./errors.js";
 import type { Dims } from "./expression.js";
 import type { DeviceOption, ModelState, Progress } from "./model.js";
-import type { Plan, Shard } from "./plan.js";
+import type { Plan } from "./plan.js";
 
 /** Inputs of one run: bytes in storage types, in the program's order. */
 export interface RunInputs {
@@ -38,17 +38,23 @@ export interface CompareRequest {
 
 export type Request = LoadRequest | RunRequest | ProfileRequest | CompareRequest;
 
-/** Starts downloads before the plan is known. Pages send it from their head; see early.js. */
-export interface Early {
-  readonly base: string;
-  readonly shards: readonly Shard[];
-}
+/**
+ * What arrived of a shard that the page downloads from its head, before the plan is known; see
+ * early.js. It may end before it is whole.
+ */
+export type EarlyPart =
+  | { readonly file: string; readonly bytes: Uint8Array<ArrayBuffer> }
+  | { readonly file: string; readonly end: boolean };
 
-/** To the worker: a request with its number, or "forget request `cancel`". */
+/**
+ * To the worker: a request with its number, "forget request `cancel`", the files that the page
+ * downloads early, or a part of one.
+ */
 export type ToWorker =
   | (Request & { readonly id: number })
   | { readonly cancel: number }
-  | { readonly early: Early };
+  | { readonly early: readonly string[] }
+  | EarlyPart;
 
 export interface Loaded {
   readonly state: ModelState;

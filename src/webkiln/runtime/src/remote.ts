@@ -43,11 +43,11 @@ export class Link {
   private next = 0;
   private closed: WebkilnError | undefined;
 
-  /** Takes over a worker that the page started, or starts one. */
-  constructor(started?: Worker) {
+  /** Takes over a worker that the page started, and feeds until `stop`; or starts one. */
+  constructor(private readonly early?: { readonly worker: Worker; readonly stop: AbortController }) {
     try {
       this.worker =
-        started ??
+        early?.worker ??
         new Worker(new URL("./webkiln.worker.js", import.meta.url), {
           type: "module",
           name: "webkiln",
@@ -88,6 +88,7 @@ export class Link {
   /** Ends the worker and its threads, and rejects what still waits. */
   close(error: WebkilnError): void {
     this.closed ??= error;
+    this.early?.stop.abort();
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(this.closed);
     this.waiting.clear();

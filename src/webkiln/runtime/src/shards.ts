@@ -4,6 +4,7 @@
  * are under way at once: one is verified and placed while the next arrives, and memory stays
  * bounded.
  */
+import { takeEarly } from "./early.js";
 import { WebkilnError } from "./errors.js";
 import { nameOf, throwIfAborted, unreachable } from "./http.js";
 import type { Plan, Shard } from "./plan.js";
@@ -15,44 +16,14 @@ export type WeightSink = (offset: number, bytes: Uint8Array<ArrayBuffer>) => voi
 /** Called with bytes that arrived; negative when a download starts over. */
 export type OnBytes = (count: number) => void;
 
-const AT_ONCE = 3;
+/** Downloads at once, fewer when that were more bytes than a phone has memory for. */
+const AT_ONCE = 4;
+const MOST_BYTES = 48 << 20;
+/** The first bytes, of a small model all, are written to the cache when nobody waits. In ms. */
+const LATER = 700;
+const LATER_BYTES = 32 << 20;
 /** Waits between attempts at a broken download, in ms. */
 const PATIENCE = [300, 1000, 3000];
-
-interface Begun {
-  readonly bytes: Promise<Verified>;
-  /** Bytes that arrived before somebody wanted to know. */
-  arrived: number;
-  onBytes: OnBytes | undefined;
-}
-
-/** Shards on their way since before the plan came, by URL. */
-const begun = new Map<string, Begun>();
-
-/** Starts to download shards that `streamWeights` will take over. */
-export function prefetch(shards: readonly Shard[], base: URL): void {
-  const cache = openCache(base);
-  for (const shard of shards) {
-    const url = new URL(shard.file, base);
-    const count = (bytes: number): void => {
-      entry.arrived += bytes;
-      entry.onBytes?.(bytes);
-    };
-    const bytes = cache.then((opened) => loadShard(shard, url, opened, count));
-    bytes.catch(() => undefined); // whoever takes it hears of it
-    const entry: Begun = { bytes, arrived: 0, onBytes: undefined };
-    begun.set(url.href, entry);
-  }
-}
-
-function takeOver(url: URL, onBytes: OnBytes): Promise<Verified> | undefined {
-  const entry = begun.get(url.href);
-  begun.delete(url.href);
-  if (!entry) return undefined;
-  onBytes(entry.arrived);
-  entry.onBytes = onBytes;
-  return entry.bytes;
-}
 
 /**
  * Brings every shard to `sink`.
@@ -65,7 +36,8 @@ export async function streamWeights(
   onBytes: OnBytes,
   signal?: AbortSignal,
 ): Promise<void> {
-  const cache = await openCache(base);
+  // Opening it takes a browser that has just started a while, and may be of no use yet.
+  const cache = openCache(base);
   const queue = [...weights.shards];
   // One lane's failure ends the others.
   const stop = new AbortController();
@@ -75,20 +47,23 @@ export async function streamWeights(
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
       const url = new URL(shard.file, base);
-      const { bytes, fresh } = await (takeOver(url, onBytes) ??
-        loadShard(shard, url, cache, onBytes, stop.signal));
+      const { bytes, fresh } = await loadShard(shard, url, cache, onBytes, stop.signal);
       sink(shard.offset, bytes);
       // A full disk or a private window refuses the copy; the model works without it.
-      if (fresh) void cache?.put(url, new Response(bytes)).catch(() => undefined);
+      const keep = (): unknown =>
+        cache.then((opened) => opened?.put(url, new Response(bytes))).catch(() => undefined);
+      if (fresh) setTimeout(keep, shard.offset < LATER_BYTES ? LATER : 0);
     }
   };
   try {
-    await Promise.all(Array.from({ length: AT_ONCE }, lane));
+    const fitting = Math.floor(MOST_BYTES / (queue[0]?.bytes ?? 1));
+    const lanes = Math.max(1, Math.min(AT_ONCE, fitting));
+    await Promise.all(Array.from({ length: lanes }, lane));
   } finally {
     stop.abort();
     signal?.removeEventListener("abort", forward);
   }
-  void forgetOthers(cache, weights.shards).catch(() => undefined);
+  setTimeout(() => void forgetOthers(cache, weights.shards).catch(() => undefined), LATER);
 }
 
 interface Verified {
@@ -100,11 +75,12 @@ interface Verified {
 async function loadShard(
   shard: Shard,
   url: URL,
-  cache: Cache | undefined,
+  cache: Promise<Cache | undefined>,
   onBytes: OnBytes,
   signal?: AbortSignal,
 ): Promise<Verified> {
-  const cached = await cache?.match(url).catch(() => undefined);
+  let early = takeEarly(shard.file);
+  const cached = early ? undefined : await (await cache)?.match(url).catch(() => undefined);
   if (cached) {
     const bytes = new Uint8Array(await cached.arrayBuffer());
     if ((await sha256(bytes)) === shard.sha256) {
@@ -113,7 +89,8 @@ async function loadShard(
     }
   }
   for (const mode of ["default", "reload"] as const) {
-    const bytes = await download(shard, url, mode, onBytes, signal);
+    const bytes = await download(shard, url, mode, onBytes, signal, early);
+    early = undefined;
     if (bytes && (await sha256(bytes)) === shard.sha256) {
       return { bytes, fresh: true };
     }
@@ -128,8 +105,8 @@ async function loadShard(
 }
 
 /**
- * Downloads a shard, resuming where a broken download stopped. Undefined when it has another length
- * than planned.
+ * Downloads a shard, resuming where a broken download stopped; `early` is one that is under way.
+ * Undefined when it has another length than planned.
  */
 async function download(
   shard: Shard,
@@ -137,12 +114,13 @@ async function download(
   cache: RequestCache,
   onBytes: OnBytes,
   signal?: AbortSignal,
+  early?: Response,
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const bytes = new Uint8Array(shard.bytes);
   let have = 0;
   for (let attempt = 0; ; attempt++) {
     try {
-      const response = await request(url, have, cache, signal);
+      const response = attempt || !early ? await request(url, have, cache, signal) : early;
       // A server that ignores Range, or compresses on the fly, sends the whole file again.
       if (response.status !== 206) {
         onBytes(-have);
@@ -150,6 +128,7 @@ async function download(
       }
       const reader = response.body!.getReader();
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        throwIfAborted(signal); // which ends a fetch by itself, but not what the page began
         if (have + part.value.length > bytes.length) {
           void reader.cancel().catch(() => undefined);
           onBytes(-have);
@@ -219,7 +198,11 @@ async function openCache(base: URL): Promise<Cache | undefined> {
 }
 
 /** Drops the shards of earlier builds. */
-async function forgetOthers(cache: Cache | undefined, shards: readonly Shard[]): Promise<void> {
+async function forgetOthers(
+  opening: Promise<Cache | undefined>,
+  shards: readonly Shard[],
+): Promise<void> {
+  const cache = await opening;
   const current = new Set(shards.map(({ file }) => file));
   for (const { url } of (await cache?.keys()) ?? []) {
     if (!current.has(url.slice(url.lastIndexOf("/") + 1))) await cache!.delete(url);

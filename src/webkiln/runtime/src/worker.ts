@@ -1,8 +1,8 @@
 /** webkiln.worker.js: the inference worker, and the same script again for each helper thread. */
+import { expect, receive } from "./early.js";
 import { toPlain, WebkilnError } from "./errors.js";
 import { Host } from "./host.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
-import { prefetch } from "./shards.js";
 import { serveAsThread, THREAD } from "./wasm.js";
 
 type Numbered = Extract<ToWorker, { id: number }>;
@@ -36,7 +36,8 @@ function serve(): void {
   };
 
   self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-    if ("early" in data) return prefetch(data.early.shards, new URL(data.early.base));
+    if ("early" in data) return expect(data.early);
+    if ("file" in data) return receive(data);
     if ("cancel" in data) return void cancelled.add(data.cancel);
     // A comparison takes its turns in the queue by itself, between runs.
     const handled = data.type === "compare" ? handle(data) : queue(() => handle(data));

@@ -27,6 +27,26 @@ const shell = start<ImageInput, Classification[]>({
   },
 });
 
+// What was shown last: a picture that arrives after another was chosen is not asked about.
+let newest: unknown;
+
+/** A picture at an address is fetched at once, while the model may still be on its way. */
+async function ask(image: Blob | URL): Promise<void> {
+  newest = image;
+  const ready = image instanceof URL ? await fetched(image) : image;
+  if (newest === image) shell.ask(ready);
+}
+
+/** An address that fails stays one: the pipeline says why. */
+async function fetched(address: URL): Promise<Blob | URL> {
+  try {
+    const response = await fetch(address);
+    return response.ok ? await response.blob() : address;
+  } catch {
+    return address;
+  }
+}
+
 function showStill(image: Blob | URL, name: string): void {
   stopCamera();
   if (preview.src.startsWith("blob:")) URL.revokeObjectURL(preview.src);
@@ -37,7 +57,7 @@ function showStill(image: Blob | URL, name: string): void {
   for (const button of byId("samples").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(button.title === name));
   }
-  shell.ask(image);
+  void ask(image);
 }
 preview.onerror = () => {
   preview.hidden = true;
@@ -102,6 +122,7 @@ async function startCamera(): Promise<void> {
   video.hidden = false;
   camera.textContent = "Stop the camera";
   camera.setAttribute("aria-pressed", "true");
+  newest = video;
   shell.ask(video);
 }
 

@@ -1,0 +1,45 @@
+// The worker, the plan and the first weights are on their way while the page's modules still load;
+// load() takes over what was started here. Without it, or where it fails, load() does it all.
+if (location.protocol !== "file:") {
+  try {
+    const url = new URL("model/plan.json", document.baseURI).href;
+    const worker = new Worker("webkiln.worker.js", { type: "module", name: "webkiln" });
+    worker.onerror = (event) => {
+      event.preventDefault(); // load() starts one of its own, and reports what is wrong
+      globalThis.webkilnEarly = undefined;
+    };
+    const stop = new AbortController();
+    const { signal } = stop;
+    const plan = fetch(url, { cache: "no-cache", signal });
+    plan.catch(() => undefined);
+    const shards = {{shards}};
+    // A second visit finds them in the runtime's cache; to look there first would take too long.
+    const mark = `webkiln early ${url}`;
+    let visited = false;
+    try {
+      visited = localStorage.getItem(mark) === shards[0];
+    } catch (error) {
+      // Storage may be forbidden; every visit is a first one, then.
+    }
+    const early = visited ? [] : shards;
+    worker.postMessage({ early });
+    const bring = async (file) => {
+      try {
+        const response = await fetch(new URL(file, url), { signal });
+        if (!response.ok) throw response.status;
+        const reader = response.body.getReader();
+        for (let part = await reader.read(); !part.done; part = await reader.read()) {
+          worker.postMessage({ file, bytes: part.value }, [part.value.buffer]);
+        }
+        worker.postMessage({ file, end: true });
+        localStorage.setItem(mark, shards[0]);
+      } catch (error) {
+        worker.postMessage({ file, end: false }); // it verifies, and asks again for what is missing
+      }
+    };
+    early.forEach(bring);
+    globalThis.webkilnEarly = { url, worker, plan, stop };
+  } catch (error) {
+    globalThis.webkilnEarly = undefined;
+  }
+}
