@@ -201,6 +201,11 @@ _SHARE = """
 static inline int share(int tasks, int thread, int threads) {
   return (int)((long long)tasks * thread / threads);
 }
+
+/* Half of a step's tasks are shared out beforehand, so that a thread meets again what it wrote; the
+ * other half goes to whoever is ready, since cores differ, and other programs use them too. */
+static inline int fixed_tasks(int tasks, int threads) { return threads == 1 ? tasks : tasks / 2; }
+static inline int chunk_of(int tasks, int threads) { return tasks / (8 * threads) + 1; }
 """.strip()
 
 
@@ -217,9 +222,12 @@ def _case(label: int, call: StepCall, dims: Mapping[Dim, str]) -> list[str]:
     return [
         f"  case {label}: {{",
         f"    const int tasks = {count};",
-        "    const int begin = share(tasks, thread, threads);",
-        "    const int end = share(tasks, thread + 1, threads);",
-        f"    {call.name}({', '.join([*arguments, 'begin', 'end'])});",
+        "    const int fixed = fixed_tasks(tasks, threads), chunk = chunk_of(tasks, threads);",
+        "    int begin = share(fixed, thread, threads), end = share(fixed, thread + 1, threads);",
+        "    while (begin < tasks) {",
+        f"      {call.name}({', '.join([*arguments, 'begin', 'end'])});",
+        "      begin = fixed + webkiln_claim() * chunk, end = min_i32(begin + chunk, tasks);",
+        "    }",
         "    break;",
         "  }",
     ]
