@@ -111,3 +111,54 @@ def test_the_bundle_made_by_hand_follows_the_schema(tmp_path: Path) -> None:
         resources.files("webkiln.bundle").joinpath("plan.schema.json").read_text()
     )
     jsonschema.Draft202012Validator(schema).validate(write_tiny_bundle(tmp_path / "bundle"))
+
+
+def embedding(path: Path) -> None:
+    """Rows of a table, by token ids."""
+    table = np.arange(50 * 24, dtype=np.float32).reshape(50, 24)
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "ids"], ["y"])],
+        "embedding",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 24])],
+        [numpy_helper.from_array(table, "table")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, path)
+
+
+LOOK_UP = """
+async (threads) => {
+  const { load, Tensor } = await import(location.href + "webkiln.js");
+  const model = await load("./model/", { device: "wasm", threads });
+  const look = (ids) => model.run({ ids: new Tensor("int64", ids) }).then(
+    ({ y }) => y.data[y.data.length - 1], ({ code, message }) => ({ code, message }));
+  const many = Array.from({ length: 256 }, (_, i) => i % 50);
+  const answers = [];
+  for (const place of [0, 128, 255]) {
+    answers.push(await look(many), await look(many.with(place, 20_000_000)));
+  }
+  answers.push(await look([49]));
+  await model.dispose();
+  return answers;
+}
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_token_ids_far_out_of_range(webgpu_browser: Browser, tmp_path: Path, threads: int) -> None:
+    embedding(tmp_path / "embedding.onnx")
+    output = tmp_path / "out"
+    webkiln.build(str(tmp_path / "embedding.onnx"), max={"n": 256}, output=str(output))
+    site = Site(output, isolated=True)
+    page = webgpu_browser.new_context().new_page()
+    page.goto(site.url)
+    answers = page.evaluate(LOOK_UP, threads)
+    page.context.close()
+    site.close()
+    right = 50 * 24 - 1
+    assert answers[-1] == right
+    assert answers[:-1:2] == [(255 % 50 + 1) * 24 - 1] * 3
+    for error in answers[1:-1:2]:
+        assert error["code"] == "run-failed"
+        assert "out of range" in error["message"]

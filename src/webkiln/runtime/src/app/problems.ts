@@ -21,6 +21,7 @@ const TITLES: Partial<Record<WebkilnErrorCode, string>> = {
   "webgpu-validation": "The GPU refused the model",
   "device-lost": "The GPU stopped answering",
   "no-wasm": "This browser can't run the model",
+  "run-failed": "The model failed on this input",
   "out-of-memory": "There is not enough memory",
   "input-image": "That is not an image",
   "input-text": "That is not a text",

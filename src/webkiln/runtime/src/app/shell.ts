@@ -86,7 +86,7 @@ class Runner<Input, Output> implements Shell<Input> {
     showDevice(model);
     if (model.comparing) return;
     this.measured = false;
-    if (!this.busy) void this.measure(this.pipeline);
+    if (!this.busy) this.measureSoon(this.pipeline);
   }
 
   /** Computes what was asked for last, until nothing is left to do; then measures. */
@@ -103,7 +103,11 @@ class Runner<Input, Output> implements Shell<Input> {
     if (this.pipeline === pipeline) setState("ready", ready);
     this.busy = false;
     if (this.pipeline !== pipeline) return this.work();
-    if (!this.measured) setTimeout(() => void this.measure(pipeline), 400);
+    if (!this.measured) this.measureSoon(pipeline);
+  }
+
+  private measureSoon(pipeline: Pipeline<Input, Output>): void {
+    setTimeout(() => void this.measure(pipeline), 400);
   }
 
   private async answer(pipeline: Pipeline<Input, Output>): Promise<void> {
