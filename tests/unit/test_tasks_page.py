@@ -14,7 +14,7 @@ from webkiln.tasks import page
 
 SHARD = "5" * 64 + ".bin"
 PLAN = {
-    "weights": {"bytes": 1, "shards": [{"file": SHARD}]},
+    "weights": {"bytes": 1, "shards": [{"file": SHARD, "bytes": 1}]},
     "wasm": {"variants": [{"file": "simd.wasm"}]},
     "webgpu": {"shader": {"file": "kernels.wgsl"}},
     "golden": [{"file": "golden.bin"}],
@@ -133,3 +133,16 @@ def test_hosts_are_told_what_threads_need(dist):
 def test_an_unbuilt_runtime_is_said_to_be(tmp_path):
     with pytest.raises(MissingDependencyError, match="runtime is not built"):
         page.render("generic", PLAN, "Title", tmp_path)
+
+
+def test_the_head_begins_with_as_many_shards_as_memory_allows(dist):
+    def early(sizes):
+        shards = [{"file": f"{i}.bin", "bytes": size << 20} for i, size in enumerate(sizes)]
+        weights = {"weights": {"bytes": 1, "shards": shards}}
+        text = html(page.render("generic", PLAN | weights, "Title", dist))
+        return json.loads(re.search(r"const shards = (\[.*?\]);", text)[1])
+
+    assert early([]) == []
+    assert early([5, 5, 4]) == ["0.bin", "1.bin", "2.bin"]
+    assert early([5] * 9) == ["0.bin", "1.bin", "2.bin", "3.bin"]
+    assert early([24] * 9) == ["0.bin", "1.bin"]

@@ -49,8 +49,9 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
   signal?.addEventListener("abort", abort);
   const guard = async <T>(work: Promise<T>): Promise<T> => {
     try {
-      return await work;
+      return await Promise.race([work, link.end]);
     } catch (error) {
+      signal?.removeEventListener("abort", abort);
       link.close(new WebkilnError("disposed", "The model was not loaded."));
       throw signal?.aborted ? aborted() : error;
     }
@@ -76,7 +77,9 @@ async function open(
   const hash = fingerprint(text);
   const base = new URL(".", address);
   const model = new RemoteModel(plan, goldenReader(base, hash), link);
-  return { model, load: loadOn(model, plan, base, hash, options, link) };
+  const load = loadOn(model, plan, base, hash, options, link);
+  load.catch(() => undefined); // the worker may have failed meanwhile, and nobody waits
+  return { model, load };
 }
 
 async function loadOn(

@@ -42,6 +42,9 @@ export class Link {
   private readonly waiting = new Map<number, Waiting>();
   private next = 0;
   private closed: WebkilnError | undefined;
+  private fail!: (error: WebkilnError) => void;
+  /** Rejects when the worker failed or was closed. */
+  readonly end = new Promise<never>((_, reject) => (this.fail = reject));
 
   /** Takes over a worker that the page started, and feeds until `stop`; or starts one. */
   constructor(private readonly early?: { readonly worker: Worker; readonly stop: AbortController }) {
@@ -55,6 +58,7 @@ export class Link {
     } catch (cause) {
       throw workerFailed(cause instanceof Error ? cause.message : String(cause));
     }
+    this.end.catch(() => undefined);
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
     this.worker.onerror = (event) =>
       this.close(workerFailed(event.message || "webkiln.worker.js could not be loaded"));
@@ -88,6 +92,7 @@ export class Link {
   /** Ends the worker and its threads, and rejects what still waits. */
   close(error: WebkilnError): void {
     this.closed ??= error;
+    this.fail(this.closed);
     this.early?.stop.abort();
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(this.closed);

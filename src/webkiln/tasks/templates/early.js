@@ -10,7 +10,7 @@ if (location.protocol !== "file:") {
     };
     const stop = new AbortController();
     const { signal } = stop;
-    const plan = fetch(url, { cache: "no-cache", signal });
+    const plan = fetch(url, { cache: "no-cache" });
     plan.catch(() => undefined);
     const shards = {{shards}};
     // A second visit finds them in the runtime's cache; to look there first would take too long.
