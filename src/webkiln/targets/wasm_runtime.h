@@ -46,10 +46,11 @@ enum {
     WEBKILN_TRAPPED = 768    /* a helper trapped and will not arrive; see webkiln_barrier */
 };
 
-/* Looks this often before sleeping. A barrier between steps is mostly a few microseconds of
- * waiting, a sleep and a wake-up through the engine cost tens; 4096 looks are about 10
- * microseconds. */
-#define WEBKILN_SPIN 4096
+/* Looks this often before sleeping; 4096 looks are about 10 microseconds. Between steps the others
+ * are seldom further behind than a step takes, and a sleep and a wake-up through the engine cost
+ * tens of microseconds, at every step. Between runs nobody knows how long it will be. */
+#define WEBKILN_SPIN_IN_RUN (1 << 16)
+#define WEBKILN_SPIN_BETWEEN_RUNS 4096
 
 int webkiln_steps(int program);
 void webkiln_step(int program, int step, int thread, int threads);
@@ -61,10 +62,11 @@ static inline int webkiln_dim(int index) { return webkiln_word(WEBKILN_DIMS)[ind
 
 #ifdef WEBKILN_THREADS
 
-/* Waits until the word at `address` is no longer `old`; returns its new value. */
-static int webkiln_await(int address, int old) {
+/* Waits until the word at `address` is no longer `old`, `spin` looks long without sleeping; returns
+ * its new value. */
+static int webkiln_await(int address, int old, int spin) {
     int *word = webkiln_word(address), now;
-    for (int i = 0; i < WEBKILN_SPIN; i++)
+    for (int i = 0; i < spin; i++)
         if ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != old) return now;
     while ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) == old)
         __builtin_wasm_memory_atomic_wait32(word, old, -1);
@@ -106,7 +108,7 @@ static void webkiln_barrier(int threads) {
         __atomic_store_n(webkiln_word(WEBKILN_CLAIMED), 0, __ATOMIC_RELAXED);
         webkiln_signal(WEBKILN_PHASE, phase + 1);
     } else {
-        webkiln_await(WEBKILN_PHASE, phase);
+        webkiln_await(WEBKILN_PHASE, phase, WEBKILN_SPIN_IN_RUN);
         webkiln_check_team();
     }
 }
@@ -149,7 +151,7 @@ WEBKILN_EXPORT(step) void webkiln_profile_step(int program, int step) {
  * counts on it, because that run doesn't end without it. */
 WEBKILN_EXPORT(serve) void webkiln_serve(int thread) {
     for (int call = 0;;) {
-        call = webkiln_await(WEBKILN_CALL, call);
+        call = webkiln_await(WEBKILN_CALL, call, WEBKILN_SPIN_BETWEEN_RUNS);
         int threads = call & 255;
         if (thread >= threads) continue;
         int program = *webkiln_word(WEBKILN_PROGRAM);
