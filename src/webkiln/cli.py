@@ -78,9 +78,7 @@ def build(
     ] = None,
     quantize: Annotated[
         str,
-        typer.Option(
-            "--quantize", metavar="KIND", help="How weights are stored: f32, f16, q8 or q4."
-        ),
+        typer.Option("--quantize", metavar="KIND", help="How weights are stored; only f32 so far."),
     ] = "f32",
     bounds: Annotated[
         list[str] | None,

@@ -134,7 +134,7 @@ def _dims(graph: ir.Graph, bounds: Mapping[str, int]) -> dict[str, Dim]:
     if missing:
         raise UnboundedDimensionError(
             f"the model's symbolic dimension{'s' * (len(missing) > 1)} {', '.join(missing)} "
-            "need an upper bound",
+            f"need{'s' * (len(missing) == 1)} an upper bound",
             hint=" ".join(f"--max {n}=N" for n in missing),
         )
     return {n: Dim(n, bounds[n]) for n in names}
