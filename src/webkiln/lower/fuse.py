@@ -18,7 +18,7 @@ from webkiln.ir.expr import Const, Expr, Load, Op, Reduce, Var, const, substitut
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import simplify
 
-__all__ = ["fuse", "is_contraction"]
+__all__ = ["EXPENSIVE", "fuse", "is_contraction", "replace_computes"]
 
 # scalar operations that cost as much as a dozen others
 EXPENSIVE = frozenset(

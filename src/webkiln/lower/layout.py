@@ -32,7 +32,7 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import linear, simplify
-from webkiln.lower.fuse import is_contraction
+from webkiln.lower.fuse import is_contraction, replace_computes
 
 __all__ = ["PANEL", "assign_layouts"]
 
@@ -100,10 +100,7 @@ class _Operands:
         self.computes: list[Compute] = []
         for compute in self.program.computes:
             self.computes.append(self._arrange(compute))
-        used = {n.buffer for c in self.computes for n in walk(c.value) if isinstance(n, Load)}
-        used |= set(self.program.outputs)
-        constants = {b: d for b, d in self.constants.items() if b in used}
-        return replace(self.program, computes=self.computes, constants=constants)
+        return replace_computes(replace(self.program, constants=self.constants), self.computes)
 
     def _arrange(self, compute: Compute) -> Compute:
         if not compute.axes:

@@ -6,6 +6,7 @@ from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Expr, Load, Op, Reduce, const, walk
 from webkiln.ir.program import Compute
 from webkiln.ir.simplify import simplify
+from webkiln.schedule.nest import product
 
 __all__ = ["bytes_moved", "flops"]
 
@@ -15,7 +16,7 @@ _FREE = frozenset({"cast", "bitcast", "select", "splat"})
 def flops(compute: Compute) -> Expr:
     """Arithmetic on floats, a multiply and an add counted as two; a function as one."""
     total: Expr = const(0, I32)
-    size = _product(compute.out.shape)
+    size = product(compute.out.shape)
     for node, repeated in _nodes(compute.value):
         total = total + size * repeated if _counts(node) else total
     return simplify(total)
@@ -23,13 +24,13 @@ def flops(compute: Compute) -> Expr:
 
 def bytes_moved(compute: Compute) -> Expr:
     """Every buffer once, the least that memory has to deliver; of a table what is gathered."""
-    size = _product(compute.out.shape)
+    size = product(compute.out.shape)
     total = size * compute.out.dtype.bytes
     buffers = dict.fromkeys(n.buffer for n in walk(compute.value) if isinstance(n, Load))
     for buffer in buffers:
         loads = [n for n in walk(compute.value) if isinstance(n, Load) and n.buffer is buffer]
         gathered = any(isinstance(m, Load) for n in loads for a in n.args for m in walk(a))
-        total = total + (size if gathered else _product(buffer.shape)) * buffer.dtype.bytes
+        total = total + (size if gathered else product(buffer.shape)) * buffer.dtype.bytes
     return simplify(total)
 
 
@@ -37,13 +38,6 @@ def _counts(node: Expr) -> bool:
     if isinstance(node, Reduce):
         return node.dtype.is_float
     return isinstance(node, Op) and node.dtype.is_float and node.name not in _FREE
-
-
-def _product(extents: tuple[Expr, ...]) -> Expr:
-    total: Expr = const(1, I32)
-    for e in extents:
-        total = total * e
-    return total
 
 
 def _nodes(value: Expr) -> list[tuple[Expr, Expr]]:

@@ -34,7 +34,18 @@ from webkiln.ir.expr import (
 from webkiln.ir.program import Compute
 from webkiln.ir.simplify import linear, simplify
 
-__all__ = ["Nest", "collapse", "drop_units", "nest_of", "reads", "reduces", "split_axes", "strides"]
+__all__ = [
+    "Nest",
+    "collapse",
+    "drop_units",
+    "extent_of",
+    "nest_of",
+    "product",
+    "reads",
+    "reduces",
+    "split_axes",
+    "strides",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,20 @@ def _flatten(value: Expr) -> Expr:
         return None
 
     return transform(value, visit)
+
+
+def extent_of(v: Var) -> Expr:
+    """The extent of a loop variable."""
+    assert v.extent is not None, v.name
+    return v.extent
+
+
+def product(extents: Sequence[Expr]) -> Expr:
+    """All extents multiplied; 1 of none."""
+    total: Expr = const(1, I32)
+    for extent in extents:
+        total = total * extent
+    return simplify(total)
 
 
 def reads(e: Expr) -> list[Read]:

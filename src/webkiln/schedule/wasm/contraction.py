@@ -32,7 +32,7 @@ from webkiln.lower.layout import PANEL
 from webkiln.schedule.contraction import Contraction, match_contraction
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest
+from webkiln.schedule.nest import Nest, extent_of
 from webkiln.schedule.vectorize import vectorize
 
 __all__ = ["contraction"]
@@ -49,21 +49,16 @@ def contraction(nest: Nest) -> Kernel | None:
     c = match_contraction(nest)
     if c is None or _epilogue(c, Emitter().register(c.reduce.dtype.vector(PANEL))) is None:
         return None
-    panel = Var("panel", simplify((_extent(c.n) + (PANEL - 1)) // PANEL))
+    panel = Var("panel", simplify((extent_of(c.n) + (PANEL - 1)) // PANEL))
     if c.m is None:
-        loops = [Loop(v, _extent(v), "task") for v in (*c.batch, panel)]
+        loops = [Loop(v, extent_of(v), "task") for v in (*c.batch, panel)]
         return make_kernel("contraction", nest, loops, _tile(c, panel, (), Emitter()))
-    rows = _extent(c.m)
+    rows = extent_of(c.m)
     tile = _tile_rows(rows)
     block_rows = _block_rows(c, tile)
     block = Var("block", simplify((rows + (block_rows - 1)) // block_rows))
-    loops = [Loop(v, _extent(v), "task") for v in (*c.batch, block, panel)]
+    loops = [Loop(v, extent_of(v), "task") for v in (*c.batch, block, panel)]
     return make_kernel("contraction", nest, loops, _rows(c, panel, block, tile, block_rows))
-
-
-def _extent(v: Var) -> Expr:
-    assert v.extent is not None
-    return v.extent
 
 
 def _size(e: Expr) -> int:
@@ -84,8 +79,8 @@ def _block_rows(c: Contraction, tile: int) -> int:
     """Rows in a block, whole tiles: what `BLOCK_BYTES` hold of A and C, at least `BLOCK_ROWS`."""
     depth = 1
     for axis in c.reduce.axes:
-        depth *= _size(_extent(axis))
-    tiles = BLOCK_BYTES // (4 * tile * (depth + _size(_extent(c.n))))
+        depth *= _size(extent_of(axis))
+    tiles = BLOCK_BYTES // (4 * tile * (depth + _size(extent_of(c.n))))
     return tile * max(-(-BLOCK_ROWS // tile), min(128, tiles))
 
 
@@ -95,7 +90,7 @@ def _rows(c: Contraction, panel: Var, block: Var, tile: int, block_rows: int) ->
     The last tile starts early enough to be whole: it computes some rows twice.
     """
     assert c.m is not None
-    rows = _extent(c.m)
+    rows = extent_of(c.m)
     first = block * block_rows
     stop = simplify(minimum(rows, first + block_rows))
     at = Var("row", rows)
@@ -175,7 +170,7 @@ def _read(read: Read, at: dict[Var, Expr], lanes: int) -> Expr:
 
 def _columns_left(c: Contraction, column: Expr) -> Expr | None:
     """How many lanes of the last panel exist; None where every panel is whole."""
-    extent = _extent(c.n)
+    extent = extent_of(c.n)
     if simplify(extent % PANEL) is const(0, I32):
         return None
     return simplify(extent - column)
@@ -184,7 +179,7 @@ def _columns_left(c: Contraction, column: Expr) -> Expr | None:
 def _depth(c: Contraction, body: list[Stmt]) -> list[Stmt]:
     """Loops over k around `body`."""
     for axis in reversed(c.reduce.axes):
-        body = [For(axis, const(0, I32), _extent(axis), tuple(body))]
+        body = [For(axis, const(0, I32), extent_of(axis), tuple(body))]
     return body
 
 

@@ -9,7 +9,7 @@ from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import For, Stmt
 from webkiln.schedule.emit import Emitter, bounds_of
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest, reduces
+from webkiln.schedule.nest import Nest, extent_of, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
 
 __all__ = ["columns", "scalar"]
@@ -73,7 +73,7 @@ def _kernel(kind: str, nest: Nest, emit: Emitter, vector: Var | None) -> Kernel:
         count *= int(v.extent.value) if isinstance(v.extent, Const) else ENOUGH_TASKS
         taken += 1
     tasks, rest = nest.loops[:taken], nest.loops[taken:]
-    loops = [Loop(v, _extent(v), "task") for v in tasks]
+    loops = [Loop(v, extent_of(v), "task") for v in tasks]
     if len(rest) == 1 and rest[0] is inner and vector is inner and count < ENOUGH_TASKS:
         assert inner is not None
         return _chunked(kind, nest, emit, loops, inner)
@@ -83,7 +83,7 @@ def _kernel(kind: str, nest: Nest, emit: Emitter, vector: Var | None) -> Kernel:
 
 def _chunked(kind: str, nest: Nest, emit: Emitter, loops: list[Loop], var: Var) -> Kernel:
     """One long vector loop cut into tasks of `CHUNK` elements."""
-    extent = _extent(var)
+    extent = extent_of(var)
     chunk = Var("chunk", simplify((extent + (CHUNK - 1)) // CHUNK))
     start = chunk * CHUNK
     stop = simplify(minimum(extent, start + CHUNK))
@@ -97,9 +97,4 @@ def _chunked(kind: str, nest: Nest, emit: Emitter, loops: list[Loop], var: Var) 
     )
     if simplify(extent % emit.lanes) is not const(0, I32):
         out.append(For(var, whole, stop, tuple(emit.loops(inner, (), bound | {var}))))
-    return make_kernel(kind, nest, [*loops, Loop(chunk, _extent(chunk), "task")], out)
-
-
-def _extent(v: Var) -> Expr:
-    assert v.extent is not None
-    return v.extent
+    return make_kernel(kind, nest, [*loops, Loop(chunk, extent_of(chunk), "task")], out)

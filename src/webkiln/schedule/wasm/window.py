@@ -29,7 +29,7 @@ from webkiln.ir.simplify import linear, simplify
 from webkiln.ir.stmt import Assign, Declare, For, Stmt, Store
 from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, guarded, initial, nested, slack
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest, reduces
+from webkiln.schedule.nest import Nest, extent_of, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
 
 __all__ = ["window"]
@@ -57,19 +57,16 @@ def window(nest: Nest) -> Kernel | None:
     w = _match(nest)
     if w is None:
         return None
-    loops = [Loop(v, _extent(v), "task") for v in nest.loops[:-2]]
+    loops = [Loop(v, extent_of(v), "task") for v in nest.loops[:-2]]
     body = [*_edge(w, const(0, I32), const(w.low, I32))]
     tile = Var("tile", -(-(w.high - w.low) // TILE))
     first = simplify(minimum(tile * TILE + w.low, w.high - TILE))
-    channels = For(w.channel, const(0, I32), _extent(w.channel), tuple(_together(w, first)), LANES)
-    body.append(For(tile, const(0, I32), _extent(tile), (channels,)))
-    body += _edge(w, const(w.high, I32), _extent(w.x))
+    channels = For(
+        w.channel, const(0, I32), extent_of(w.channel), tuple(_together(w, first)), LANES
+    )
+    body.append(For(tile, const(0, I32), extent_of(tile), (channels,)))
+    body += _edge(w, const(w.high, I32), extent_of(w.x))
     return make_kernel("window", nest, loops, body)
-
-
-def _extent(v: Var) -> Expr:
-    assert v.extent is not None
-    return v.extent
 
 
 def _size(v: Var) -> int:
@@ -119,7 +116,7 @@ def _holds(condition: Expr, reduce: Reduce, x: Var, at: int) -> bool:
         if not isinstance(factor, Const):
             return False
         if v is not x:
-            worst[v] = const(0, I32) if factor.value > 0 else _extent(v) - 1
+            worst[v] = const(0, I32) if factor.value > 0 else extent_of(v) - 1
     least = simplify(substitute(gap, worst))
     return isinstance(least, Const) and least.value >= 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce as fold
 
 from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import (
@@ -23,33 +22,20 @@ from webkiln.ir.expr import (
 from webkiln.ir.program import Loop
 from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Declare, If, Stmt
+from webkiln.schedule.nest import extent_of, product
 from webkiln.targets.webgpu import MAX_GROUPS
 
 __all__ = [
     "GROUP",
     "Grid",
     "at_most",
-    "extent_of",
     "groups_of",
     "linear_grid",
-    "product",
     "unflatten",
 ]
 
 #: Invocations of a workgroup where nothing else decides: one or two waves on any hardware.
 GROUP = 64
-
-
-def extent_of(v: Var) -> Expr:
-    """The extent of a loop variable."""
-    assert v.extent is not None, v.name
-    return v.extent
-
-
-def product(extents: Sequence[Expr]) -> Expr:
-    """All extents multiplied; 1 of none."""
-    one: Expr = const(1, I32)
-    return simplify(fold(lambda a, b: a * b, extents, one))
 
 
 def at_most(e: Expr) -> int:

@@ -9,9 +9,9 @@ from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Declare, Stmt
 from webkiln.schedule.emit import Emitter, bounds_of
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest, reduces
+from webkiln.schedule.nest import Nest, extent_of, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
-from webkiln.schedule.webgpu.grid import extent_of, linear_grid
+from webkiln.schedule.webgpu.grid import linear_grid
 
 __all__ = ["elements", "fallback", "vectorises"]
 

@@ -16,9 +16,9 @@ from webkiln.ir.stmt import Assign, Declare, For, If, Stmt
 from webkiln.schedule.contraction import Contraction, match_contraction
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest
+from webkiln.schedule.nest import Nest, extent_of, product
 from webkiln.schedule.webgpu.contraction import epilogue_vectorises, read_at, readable, store
-from webkiln.schedule.webgpu.grid import at_most, extent_of, product, unflatten
+from webkiln.schedule.webgpu.grid import at_most, unflatten
 from webkiln.schedule.webgpu.tree import combine_shared
 from webkiln.targets.webgpu import MAX_GROUPS
 

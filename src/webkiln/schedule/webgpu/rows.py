@@ -35,9 +35,9 @@ from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
 from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, initial
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest, reduces
+from webkiln.schedule.nest import Nest, extent_of, product, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
-from webkiln.schedule.webgpu.grid import GROUP, at_most, extent_of, groups_of, product, unflatten
+from webkiln.schedule.webgpu.grid import GROUP, at_most, groups_of, unflatten
 from webkiln.schedule.webgpu.tree import combine_shared
 
 __all__ = ["rows"]

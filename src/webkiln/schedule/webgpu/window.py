@@ -32,9 +32,9 @@ from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
 from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, initial
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest, reduces, strides
+from webkiln.schedule.nest import Nest, extent_of, reduces, strides
 from webkiln.schedule.vectorize import unit_stride, vectorize
-from webkiln.schedule.webgpu.grid import extent_of, linear_grid
+from webkiln.schedule.webgpu.grid import linear_grid
 
 __all__ = ["window"]
 
