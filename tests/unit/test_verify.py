@@ -50,7 +50,7 @@ PROGRAMS = {
     ),
     "an input written": (
         program(computes=[Compute(X, (I, K), Load(X, (I, K)), "a")]),
-        "written once",
+        "inputs and constants are not written",
     ),
     "a stray variable": (computing(Load(X, (I, STRAY))), "its axes and the dims alone"),
     "another dim": (computing(Load(X, (I, Dim("m", 9)))), "its axes and the dims alone"),

@@ -32,21 +32,33 @@ def value_of(e: Expr, dims: Mapping[str, int]) -> int:
 
 def evaluate(compute: Compute, arrays: Mapping[Buffer, Array], dims: Mapping[str, int]) -> Array:
     """`compute.out`'s logical values from the arrays of the buffers that it loads."""
-    shape = tuple(value_of(e, dims) for e in compute.out.shape)
+    shape = tuple(value_of(e, dims) for e in compute.extents)
     grid: dict[Var, Array] = {}
     for axis, (var, size) in enumerate(zip(compute.axes, shape, strict=True)):
         view = [1] * len(shape)
         view[axis] = size
         grid[var] = np.arange(size, dtype=np.int64).reshape(view)
+    evaluator = _Evaluator(arrays, dims, grid, len(shape))
     with np.errstate(all="ignore"):
-        result = _Evaluator(arrays, dims, grid, len(shape)).value(compute.value)
-    return np.broadcast_to(result, shape).astype(compute.out.dtype.name)
+        result = evaluator.value(compute.value)
+    values = np.broadcast_to(result, shape).astype(compute.out.dtype.name)
+    if compute.at is None:
+        return values
+    updated = arrays[compute.out].copy()
+    updated[tuple(np.broadcast_to(evaluator.value(i), shape) for i in compute.at)] = values
+    return updated
 
 
 def run_program(
-    program: Program, inputs: Mapping[str, Array], dims: Mapping[str, int] | None = None
+    program: Program,
+    inputs: Mapping[str, Array],
+    dims: Mapping[str, int] | None = None,
+    states: dict[Buffer, Array] | None = None,
 ) -> list[Array]:
-    """The program's outputs (storage dtypes) for `inputs` by name, whose shapes give the dims."""
+    """The program's outputs (storage dtypes) for `inputs` by name, whose shapes give the dims.
+
+    `states` is what lives between runs; it is updated. Without it the run starts from zeros.
+    """
     bound = dict(dims or {})
     arrays: dict[Buffer, Array] = {}
     for buffer in program.inputs:
@@ -57,8 +69,13 @@ def run_program(
         arrays[buffer] = array.astype(buffer.dtype.name)
     for buffer, data in program.constants.items():
         arrays[buffer] = data.astype(buffer.dtype.name)
+    kept = {} if states is None else states
+    for buffer in program.states:
+        shape = [value_of(e, bound) for e in buffer.shape]
+        arrays[buffer] = kept.get(buffer, np.zeros(shape, buffer.dtype.name))
     for compute in program.computes:
         arrays[compute.out] = evaluate(compute, arrays, bound)
+    kept.update((b, arrays[b]) for b in program.states)
     return [arrays[b] for b in program.outputs]
 
 

@@ -19,13 +19,28 @@ __all__ = ["Access", "Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
 class Compute:
     """`out[axes] = value` for all axes: one operator, or several after fusion.
 
-    `label` names the nodes of the model that it stands for.
+    `label` names the nodes of the model that it stands for. With `at`, which only state has, it is
+    `out[at] = value`: an update in place that leaves every other element as it was. The indices
+    `at` of different axes differ, and lie inside `out`.
     """
 
     out: Buffer
     axes: tuple[Var, ...]
     value: Expr
     label: str = ""
+    at: tuple[Expr, ...] | None = None
+
+    @property
+    def extents(self) -> tuple[Expr, ...]:
+        """How far each axis runs: over the whole of `out`, unless it updates a part."""
+        if self.at is None:
+            return self.out.shape
+        return tuple(a.extent for a in self.axes if a.extent is not None)
+
+    @property
+    def roots(self) -> tuple[Expr, ...]:
+        """The expressions that it evaluates: its value, and where that goes."""
+        return (self.value, *(self.at or ()))
 
 
 Access = Literal["read", "write", "read_write"]
@@ -79,7 +94,10 @@ class Step:
 
 @dataclass(eq=False, slots=True)
 class Program:
-    """A lowered model: every buffer is an input, an output, a constant, a temporary or state."""
+    """A lowered model: every buffer is an input, an output, a constant, a temporary or state.
+
+    `states` live on the device from one run to the next, zero before the first.
+    """
 
     name: str
     dims: tuple[Dim, ...]
@@ -88,3 +106,4 @@ class Program:
     constants: dict[Buffer, NDArray[np.generic]] = field(default_factory=dict)  # logical order
     computes: list[Compute] = field(default_factory=list)
     channels_last: frozenset[Buffer] = frozenset()  # where an operator asked for it
+    states: tuple[Buffer, ...] = ()

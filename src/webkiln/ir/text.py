@@ -56,11 +56,12 @@ def _operand(e: Expr) -> str:
 
 def program_text(program: Program) -> str:
     """The program, one computation a line: what it writes, over which axes, and its value."""
-    lines = [f"{b.role} {b!r}" for b in (*program.inputs, *program.constants)]
+    lines = [f"{b.role} {b!r}" for b in (*program.inputs, *program.states, *program.constants)]
     for c in program.computes:
         axes = ", ".join(a.name for a in c.axes)
         lines.append(f"{c.out!r}{_layout_text(c.out)}  # {c.label}")
-        lines.append(f"  [{axes}] = {expr_text(c.value)}")
+        at = "" if c.at is None else f" at [{', '.join(map(expr_text, c.at))}]"
+        lines.append(f"  [{axes}]{at} = {expr_text(c.value)}")
     return "\n".join(lines)
 
 

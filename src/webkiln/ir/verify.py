@@ -183,15 +183,20 @@ def verify_program(program: Program, after: str) -> None:
     """Raise `InternalError` for what is wrong in `program`, which stage `after` made."""
     v = _Verifier(after)
     dims = frozenset[Var](program.dims)
-    known: set[Buffer] = set(program.inputs) | set(program.constants)
-    for buffer in (*program.inputs, *program.constants):
+    known: set[Buffer] = {*program.inputs, *program.constants, *program.states}
+    for buffer in known:
         _verify_buffer(v, buffer, dims)
+    for buffer in program.states:
+        v.law(buffer.role == "state", "what lives between runs says so in its role", buffer)
     for buffer, data in program.constants.items():
         fixed = tuple(s.value if isinstance(s, Const) else None for s in buffer.shape)
         v.law(fixed == data.shape, "a constant has its data's shape", buffer)
+    written: set[Buffer] = set()
     for compute in program.computes:
         v.where = f"{compute.out.name} ({compute.label})"
+        v.law(compute.out not in written, "a buffer is written once", compute.out)
         _verify_compute(v, compute, dims, known)
+        written.add(compute.out)
         known.add(compute.out)
     v.where = ""
     computed = {c.out for c in program.computes}
@@ -211,19 +216,22 @@ def _verify_compute(
     v: _Verifier, compute: Compute, dims: frozenset[Var], known: set[Buffer]
 ) -> None:
     out, axes, value = compute.out, compute.axes, compute.value
-    v.law(out not in known, "a buffer is written once", out)
     v.law(out.role in ("output", "temporary", "state"), "inputs and constants are not written", out)
+    v.law(out.role != "state" or out in known, "state is the program's own", out)
+    v.law(compute.at is None or out.role == "state", "only state is updated in place", out)
     _verify_buffer(v, out, dims)
     v.law(len(set(axes)) == len(axes) == _rank(out), "it has an axis for each of its shape", axes)
-    for axis, size in zip(axes, out.shape, strict=True):
+    for index in compute.at or ():
+        v.law(_index(index), "an index is one int32", index)
+    for axis, size in zip(axes, compute.extents, strict=True):
         extent = axis.extent
         equal = extent is not None and (extent is size or simplify(extent) is simplify(size))
         v.law(equal, "an axis runs over its extent of the shape", axis)
-    v.expr(value)
+    v.expr(*compute.roots)
     v.law(value.dtype == out.dtype, f"it computes {out.dtype}, as its buffer holds", value)
-    stray = free_vars(value) - dims - set(axes)
+    stray = frozenset[Var]().union(*map(free_vars, compute.roots)) - dims - set(axes)
     v.law(not stray, "a value depends on its axes and the dims alone", sorted(map(repr, stray)))
-    for node in walk(value):
+    for node in walk(*compute.roots):
         if isinstance(node, Load):
             v.law(node.buffer in known, "what is loaded has been computed before", node)
         elif isinstance(node, Reduce):

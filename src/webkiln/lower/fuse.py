@@ -56,14 +56,15 @@ def fuse(program: Program) -> Program:
     state.users = _count_users(order)
     for compute in order:
         state.done[compute.out] = _absorb(compute, state)
-    kept = _reachable(replace_computes(program, list(state.done.values())))
-    fused = replace_computes(program, [c for c in state.done.values() if c.out in kept])
+    done = list(state.done.values())
+    kept = _reachable(replace_computes(program, done))
+    fused = replace_computes(program, [c for c in done if c.out in kept])
     return replace(fused, channels_last=frozenset(state.channels_last))
 
 
 def replace_computes(program: Program, computes: list[Compute]) -> Program:
     """The program with other computations and only the constants that they load."""
-    used = {n.buffer for c in computes for n in walk(c.value) if isinstance(n, Load)}
+    used = {n.buffer for n in walk(*(r for c in computes for r in c.roots)) if isinstance(n, Load)}
     used |= set(program.outputs)
     constants = {b: d for b, d in program.constants.items() if b in used}
     return replace(program, computes=computes, constants=constants)
@@ -80,21 +81,21 @@ class _State:
 
 def _reachable(program: Program) -> set[Buffer]:
     by_out = {c.out: c for c in program.computes}
-    stack, seen = list(program.outputs), set[Buffer]()
+    stack, seen = [*program.outputs, *program.states], set[Buffer]()
     while stack:
         buffer = stack.pop()
         if buffer in seen:
             continue
         seen.add(buffer)
         if buffer in by_out:
-            stack.extend(n.buffer for n in walk(by_out[buffer].value) if isinstance(n, Load))
+            stack.extend(n.buffer for n in walk(*by_out[buffer].roots) if isinstance(n, Load))
     return seen
 
 
 def _count_users(computes: list[Compute]) -> dict[Buffer, set[Buffer]]:
     users: dict[Buffer, set[Buffer]] = defaultdict(set)
     for c in computes:
-        for node in walk(c.value):
+        for node in walk(*c.roots):
             if isinstance(node, Load):
                 users[node.buffer].add(c.out)
     return users
@@ -127,7 +128,7 @@ def _absorb(compute: Compute, state: _State) -> Compute:
     """`compute` with every producer inlined that the rules allow, until none is left to try."""
     refused: set[Buffer] = set()
     while True:
-        loads = [n for n in walk(compute.value) if isinstance(n, Load)]
+        loads = [n for n in walk(*compute.roots) if isinstance(n, Load)]
         producers = dict.fromkeys(
             n.buffer for n in loads if n.buffer in state.done and n.buffer not in refused
         )
@@ -145,6 +146,10 @@ def _absorb(compute: Compute, state: _State) -> Compute:
 
 
 def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
+    if producer.out.role == "state" or consumer.out in _buffers(producer.value):
+        return False  # memory that changes: what reads it does so when its turn has come
+    if producer.out in _buffers(*(consumer.at or ())):
+        return not _has_reduce(producer.value)
     if len(_buffers(producer.value) | _buffers(consumer.value)) > MAX_LOADS + 1:
         return False
     sites = [n for n in walk(consumer.value) if isinstance(n, Load) and n.buffer is producer.out]
@@ -170,8 +175,8 @@ def _spreads(consumer: Compute, site: Load) -> bool:
     return any(v not in used and v.extent is not one for v in consumer.axes)
 
 
-def _buffers(e: Expr) -> set[Buffer]:
-    return {n.buffer for n in walk(e) if isinstance(n, Load)}
+def _buffers(*roots: Expr) -> set[Buffer]:
+    return {n.buffer for n in walk(*roots) if isinstance(n, Load)}
 
 
 def _is_plain_view(e: Expr) -> bool:
@@ -232,8 +237,10 @@ def _inline(producer: Compute, consumer: Compute) -> Compute:
         return None
 
     labels = Counter([*producer.label.split(" + "), *consumer.label.split(" + ")])
+    at = consumer.at and tuple(simplify(transform(i, visit)) for i in consumer.at)
     return replace(
         consumer,
+        at=at,
         value=simplify(transform(consumer.value, visit)),
         label=" + ".join(x for x in labels if x),
     )

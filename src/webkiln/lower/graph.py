@@ -12,18 +12,22 @@ import onnx_ir as ir
 from webkiln.errors import UnboundedDimensionError, UnsupportedModelError
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import STORAGE
-from webkiln.ir.expr import Dim, Expr, ExprLike, Load, Var, rebuffer
+from webkiln.ir.expr import Const, Dim, Expr, ExprLike, Load, Var, rebuffer
 from webkiln.ir.program import Compute, Program
 from webkiln.ops.core import OPERATORS, Context, Tensor
 
 __all__ = ["lower_graph"]
 
 
-def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Context]:
+def lower_graph(
+    model: ir.Model, bounds: Mapping[str, int], states: Mapping[str, str] | None = None
+) -> tuple[Program, Context]:
     """Every node of `model` through its definition.
 
-    `bounds` gives the maximum of each symbolic dimension. Raises `UnboundedDimensionError` for one
-    without, and one `UnsupportedModelError` that lists every node with no definition or outside its
+    `bounds` gives the maximum of each symbolic dimension. `states` names inputs that are to live
+    on the device, each with the output that is its value for the next run; neither is then an
+    input or output of the program. Raises `UnboundedDimensionError` for a dimension without bound,
+    and one `UnsupportedModelError` that lists every node with no definition or outside its
     definition's reach.
     """
     graph = model.graph
@@ -31,13 +35,21 @@ def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Co
     ctx = Context()
     values: dict[str, Tensor] = {}
     inputs = []
+    kept = {}
     for value in graph.inputs:
         if value.name in graph.initializers:
             continue
         tensor = _input(value, dims)
+        following = (states or {}).get(value.name or "")
+        if following is not None:
+            tensor = _state(tensor)
+            kept[tensor.buffer] = following
+            if len(value.uses()) == 1:
+                ctx.updatable.add(tensor.buffer)
+        else:
+            inputs.append(tensor.buffer)
         ctx.tensors[tensor.buffer] = tensor
         values[value.name or ""] = tensor
-        inputs.append(tensor.buffer)
     for name, value in graph.initializers.items():
         assert value.const_value is not None
         values[name] = ctx.constant(_numpy(value.const_value), name)
@@ -60,8 +72,31 @@ def lower_graph(model: ir.Model, bounds: Mapping[str, int]) -> tuple[Program, Co
         ctx.computes,
         frozenset(ctx.channels_last),
     )
+    program = _with_states(program, {b: values[name] for b, name in kept.items()})
+    next_states = set(kept.values())
     named = [(v.name or "", values[v.name or ""]) for v in graph.outputs]
-    return _with_outputs(program, named), ctx
+    return _with_outputs(program, [(n, t) for n, t in named if n not in next_states]), ctx
+
+
+def _state(tensor: Tensor) -> Tensor:
+    """A model's input as memory that lives between runs, whose size is known."""
+    if not all(isinstance(e, Const) for e in tensor.shape):
+        raise UnsupportedModelError(
+            f"the state {tensor.buffer.name!r} has shape {list(tensor.shape)}, which varies",
+            hint="bind its dimensions to numbers",
+        )
+    return Tensor(replace(tensor.buffer, role="state"), tensor.dtype)
+
+
+def _with_states(program: Program, following: Mapping[Buffer, Tensor]) -> Program:
+    """What each state is after a run is copied to it last, unless it was updated in place."""
+    copies = []
+    for state, tensor in following.items():
+        if tensor.buffer is not state:
+            axes = tuple(Var(f"{state.name}_{i}", e) for i, e in enumerate(state.shape))
+            label = f"state {state.name}"
+            copies.append(Compute(state, axes, Load(tensor.buffer, axes), label))
+    return replace(program, computes=[*program.computes, *copies], states=tuple(following))
 
 
 def _with_outputs(program: Program, named: list[tuple[str, Tensor]]) -> Program:
@@ -80,7 +115,12 @@ def _with_outputs(program: Program, named: list[tuple[str, Tensor]]) -> Program:
         axes = tuple(Var(f"{name}_{i}", e) for i, e in enumerate(out.shape))
         copies.append(Compute(out, axes, Load(renamed.get(source, source), axes), f"output {name}"))
     computes = [
-        replace(c, out=renamed.get(c.out, c.out), value=rebuffer(c.value, renamed))
+        replace(
+            c,
+            out=renamed.get(c.out, c.out),
+            value=rebuffer(c.value, renamed),
+            at=c.at and tuple(rebuffer(i, renamed) for i in c.at),
+        )
         for c in program.computes
     ]
     wanted = frozenset(renamed.get(b, b) for b in program.channels_last)

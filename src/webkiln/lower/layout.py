@@ -69,8 +69,8 @@ def _channels_last(program: Program) -> Program:
     """Batch, space, channels for images and signals; element-wise work keeps what it reads."""
     chosen: set[Buffer] = set()
     for c in program.computes:
-        if len(c.out.shape) < 3 or c.out in program.outputs:
-            continue
+        if len(c.out.shape) < 3 or c.out.role != "temporary":
+            continue  # the caller, or the next run, knows the others by their rows
         same_rank = {
             n.buffer
             for n in walk(c.value)

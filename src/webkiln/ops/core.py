@@ -224,6 +224,7 @@ class Context(Attributes):
     node: str = ""
     outputs: int = 1
     channels_last: set[Buffer] = field(default_factory=set)  # where this layout serves the operator
+    updatable: set[Buffer] = field(default_factory=set)  # state that one node alone uses
     _fresh: Iterator[int] = field(default_factory=itertools.count)
 
     # axes -----------------------------------------------------------------------------------------
@@ -270,6 +271,24 @@ class Context(Attributes):
         if channels_last:
             self.channels_last.add(buffer)
         return tensor
+
+    def update(
+        self,
+        state: Tensor,
+        shape: Sequence[ExprLike],
+        at: Callable[..., Sequence[Expr]],
+        value: Callable[..., Expr],
+    ) -> Tensor:
+        """`state` with element `at(*i)` set to `value(*i)` for i over `shape`, in place.
+
+        Only for a state in `updatable`, once: whoever reads the result reads the same memory.
+        """
+        self.updatable.remove(state.buffer)
+        axes = tuple(self.var(e, "i") for e in shape)
+        places = tuple(simplify(e) for e in at(*axes))
+        element = simplify(cast(value(*axes), state.buffer.dtype))
+        self.computes.append(Compute(state.buffer, axes, element, self.node, places))
+        return state
 
     def constant(self, data: NDArray[Any], name: str = "", dtype: str = "") -> Tensor:
         """A constant tensor of ONNX type `dtype` (the data's own); a small one is also known."""

@@ -176,6 +176,14 @@ def tensor_scatter(
     axis = ctx.axis(past, ctx.int("axis", -2))
     circular = ctx.str("mode", "linear") == "circular"
     size, length = past.shape[axis], update.shape[axis]
+    if past.buffer in ctx.updatable:
+
+        def place(*i: Expr) -> tuple[Expr, ...]:
+            start = const(0, I32) if starts is None else starts[i[0]]
+            at = i[axis] + start
+            return (*i[:axis], at % size if circular else at, *i[axis + 1 :])
+
+        return ctx.update(past, update.shape, place, lambda *i: update[i])
 
     def value(*i: Expr) -> Expr:
         start = const(0, I32) if starts is None else starts[i[0]]

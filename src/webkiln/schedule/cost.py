@@ -16,7 +16,7 @@ _FREE = frozenset({"cast", "bitcast", "select", "splat"})
 def flops(compute: Compute) -> Expr:
     """Arithmetic on floats, a multiply and an add counted as two; a function as one."""
     total: Expr = const(0, I32)
-    size = product(compute.out.shape)
+    size = product(compute.extents)
     for node, repeated in _nodes(compute.value):
         total = total + size * repeated if _counts(node) else total
     return simplify(total)
@@ -24,7 +24,7 @@ def flops(compute: Compute) -> Expr:
 
 def bytes_moved(compute: Compute) -> Expr:
     """Every buffer once, the least that memory has to deliver; of a table what is gathered."""
-    size = product(compute.out.shape)
+    size = product(compute.extents)
     total = size * compute.out.dtype.bytes
     buffers = dict.fromkeys(n.buffer for n in walk(compute.value) if isinstance(n, Load))
     for buffer in buffers:

@@ -90,6 +90,10 @@ def drop_units(nest: Nest) -> Nest:
 def nest_of(compute: Compute) -> Nest:
     """The loops of `compute` in its output's physical order; padding of panels is stored as 0."""
     out = compute.out
+    if compute.at is not None:
+        offset = _flatten(simplify(out.offset(compute.at)))
+        value = simplify(_flatten(simplify(compute.value)))
+        return Nest(out, compute.axes, simplify(offset), value, compute.label)
     physical: list[Var] = []
     index: list[Expr] = [const(0, I32) for _ in compute.axes]
     for part, extent in zip(out.layout.parts, out.layout.extents(out.shape), strict=True):
