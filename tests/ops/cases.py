@@ -1,8 +1,16 @@
 """Every case, family by family."""
 
-from tests.ops import cases_elementwise, cases_reductions, cases_resize, cases_shape, cases_windows
+from tests.ops import (
+    cases_attention,
+    cases_elementwise,
+    cases_reductions,
+    cases_resize,
+    cases_shape,
+    cases_windows,
+)
 
 CASES = [
+    *cases_attention.CASES,
     *cases_elementwise.CASES,
     *cases_reductions.CASES,
     *cases_resize.CASES,

@@ -8,6 +8,7 @@ __all__ = ["OPERATORS", "Context", "Tensor", "Unsupported", "supports"]
 
 for _family in (
     "activations",
+    "attention",
     "convolution",
     "elementwise",
     "gather",
