@@ -3,6 +3,7 @@
 from tests.ops import (
     cases_attention,
     cases_elementwise,
+    cases_quantised,
     cases_reductions,
     cases_resize,
     cases_shape,
@@ -12,6 +13,7 @@ from tests.ops import (
 CASES = [
     *cases_attention.CASES,
     *cases_elementwise.CASES,
+    *cases_quantised.CASES,
     *cases_reductions.CASES,
     *cases_resize.CASES,
     *cases_shape.CASES,

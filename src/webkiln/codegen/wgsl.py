@@ -341,6 +341,8 @@ class _Printer:
             return f"{kind}({args[0]})"
         if name == "bitcast":
             return f"bitcast<{kind}>({args[0]})"
+        if name == "half":
+            return self._half(e)
         if name == "lane":
             which = e.args[1]
             if isinstance(which, Const):
@@ -371,6 +373,13 @@ class _Printer:
                 return f"({shift})" if e.name == "floordiv" else f"({left} & {width - 1})"
             return f"({left} {'/' if e.name == 'floordiv' else '%'} {right})"
         return f"{'floor_div' if e.name == 'floordiv' else 'floor_mod'}({left}, {right})"
+
+    def _half(self, e: Op) -> str:
+        if e.dtype.lanes == 1:
+            return f"unpack2x16float({self.expr(e.args[0])}).x"
+        words = self._named(e.args[0])
+        parts = (f"unpack2x16float({words}.{'xyzw'[i]}).x" for i in range(e.dtype.lanes))
+        return f"{type_name(e.dtype)}({', '.join(parts)})"
 
     def _fold(self, e: Op) -> str:
         vector = self._named(e.args[0])

@@ -22,6 +22,12 @@ def _divisor(b: Any) -> Any:
     return b if b.dtype.kind == "f" else np.where(b == 0, 1, b)
 
 
+def _half(words: Any) -> Any:
+    """The finite float16 in the lower half of each word."""
+    low = (np.asarray(words) & 0xFFFF).astype(np.uint16)
+    return low.view(np.float16).astype(np.float32)
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -50,6 +56,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "bitnot": np.bitwise_not,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "half": _half,
+    "coarse": lambda a: a,
     "select": np.where,
     "neg": np.negative,
     "abs": np.abs,

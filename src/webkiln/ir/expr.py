@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from webkiln.ir.dtypes import BOOL, I32, DType
+from webkiln.ir.dtypes import BOOL, F32, I32, DType
 from webkiln.ir.nodes import Const, Dim, Expr, ExprLike, Load, Op, Read, Reduce, Var, const, convert
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def call(name: str, *operands: ExprLike) -> Expr:
     result = args[-1].dtype
     if name in COMPARISONS or name in ("isnan", "isinf"):
         result = BOOL.vector(result.lanes)
+    elif name == "half":
+        result = F32.vector(result.lanes)
     return Op(name, args, result)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from webkiln.errors import InternalError
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import I32, DType
+from webkiln.ir.dtypes import F32, I32, U32, DType
 from webkiln.ir.expr import Const, Dim, Expr, Load, Op, Read, Reduce, Var, free_vars, walk
 from webkiln.ir.program import Compute, Kernel, Program
 from webkiln.ir.simplify import simplify
@@ -24,6 +24,10 @@ Law = tuple[str, Callable[..., bool]]
 
 def _index(e: Expr) -> bool:
     return e.dtype == I32
+
+
+def _words(e: Expr) -> DType:
+    return U32.vector(e.dtype.lanes)
 
 
 def _same(e: Expr) -> bool:
@@ -69,12 +73,16 @@ def _operations(law: Law, names: str) -> dict[str, Law]:
 OPERATIONS: dict[str, Law] = {
     **_operations(_BINARY, "add sub mul div floordiv mod truncdiv fmod pow atan2 min max"),
     **_operations(_UNARY, "neg abs exp log sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh"),
-    **_operations(_UNARY, "asinh acosh atanh erf floor ceil round trunc sign"),
+    **_operations(_UNARY, "asinh acosh atanh erf floor ceil round trunc sign coarse"),
     **_operations(_BITS, "bitand bitor bitxor bitnot shl shr"),
     **_operations(_COMPARISON, "lt le eq ne"),
     **_operations(_TEST, "isnan isinf"),
     **_operations(_LOGIC, "and or not"),
     **_operations(_FOLD, "fold_add fold_mul fold_max fold_min"),
+    "half": (
+        "it reads the float16 in the lower half of each word as a float32",
+        lambda e: (e.args[0].dtype, e.dtype) == (_words(e), F32.vector(e.dtype.lanes)),
+    ),
     "select": (
         "it chooses between two of its type by one condition, or one a lane",
         lambda e: (

@@ -14,6 +14,7 @@ for _family in (
     "gather",
     "linear",
     "logic",
+    "matmul_nbits",
     "normalization",
     "pooling",
     "quantized",

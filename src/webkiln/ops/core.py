@@ -15,7 +15,7 @@ symbolic dimensions included.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -88,13 +88,15 @@ class Tensor:
     """A value of the model: ONNX dtype (NumPy name), shape, and how to read an element.
 
     `known` holds the elements as expressions over the model's dims where they are known at build
-    time. `data` holds a constant's values.
+    time. `data` holds a constant's values; those that count evenly along each axis (positions
+    0, 1, 2, …) are computed rather than loaded, from `steps`: the first one and each axis' step.
     """
 
     buffer: Buffer
     dtype: str
     known: NDArray[Any] | None = None
     data: NDArray[np.generic] | None = None
+    steps: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[Expr, ...]:
@@ -111,6 +113,11 @@ class Tensor:
             return self._element(tuple(int(i.value) for i in items if isinstance(i, Const)))
         if self.known is not None and self.known.size <= MAX_CHOICES and not self._is_fixed():
             return self._choose(items)
+        if self.steps is not None:
+            counted: Expr = const(self.steps[0], I32)
+            for i, step in zip(items, self.steps[1:], strict=True):
+                counted = counted + i * step
+            return counted
         element = Load(self.buffer, items)
         return compare("ne", element, 0) if self.dtype == "bool" else element
 
@@ -173,6 +180,23 @@ def _values(known: NDArray[Any], storage: DType) -> NDArray[Any]:
         return values.astype(storage.name).reshape(known.shape)
 
 
+def _steps(data: NDArray[Any]) -> tuple[int, ...] | None:
+    """The first element and each axis' step, where those give all of signed integers `data`."""
+    if str(data.dtype) not in ("int64", "int32") or data.size < 2:
+        return None
+    first = int(data.flat[0])
+    steps = []
+    for axis, size in enumerate(data.shape):
+        second = data[tuple(int(a == axis) for a in range(data.ndim))] if size > 1 else first
+        steps.append(int(second) - first)
+    last = first + sum(s * (n - 1) for s, n in zip(steps, data.shape, strict=True))
+    if last != data.flat[-1] or abs(last) >= 2**31 or abs(first) >= 2**31:
+        return None
+    grid = np.ogrid[tuple(slice(n) for n in data.shape)]
+    counted = first + sum(s * i for s, i in zip(steps, grid, strict=True))
+    return (first, *steps) if np.array_equal(counted, data) else None
+
+
 def static(e: Expr, what: str) -> int:
     """The value of a dimension that must be fixed; `what` names it in the error."""
     if isinstance(e, Const):
@@ -224,6 +248,7 @@ class Context(Attributes):
     node: str = ""
     outputs: int = 1
     channels_last: set[Buffer] = field(default_factory=set)  # where this layout serves the operator
+    shared: dict[Hashable, Any] = field(default_factory=dict)  # what nodes have in common, by key
     updatable: set[Buffer] = field(default_factory=set)  # state that one node alone uses
     _fresh: Iterator[int] = field(default_factory=itertools.count)
 
@@ -309,7 +334,7 @@ class Context(Attributes):
             kind = BOOL if dtype == "bool" else storage
             for where in np.ndindex(*data.shape):
                 known[where] = const(data[where].item(), kind)
-        tensor = Tensor(buffer, dtype, known, data)
+        tensor = Tensor(buffer, dtype, known, data, _steps(data))
         self.constants[buffer] = data
         self.tensors[buffer] = tensor
         return tensor

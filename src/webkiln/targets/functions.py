@@ -385,6 +385,16 @@ def _sign(x: Expr) -> Expr:
     return select(compare("gt", x, 0), one, select(compare("lt", x, 0), minus, zero))
 
 
+def _half(x: Expr) -> Expr:
+    """The float16 in the lower half of a word: its bits moved, its exponent then corrected.
+
+    Exact for all finite ones, subnormal too.
+    """
+    sign = call("shl", call("bitand", x, 0x8000), 16)
+    bits = call("bitor", sign, call("shl", call("bitand", x, 0x7FFF), 13))
+    return _float(bits) * 2.0**112  # the exponents' biases: 127 - 15
+
+
 def _magnitude_bits(x: Expr) -> Expr:
     return call("bitand", _bits(x), 0x7FFFFFFF)
 
@@ -414,8 +424,13 @@ FLOAT: Final[dict[str, Callable[..., Expr]]] = {
     "floordiv": lambda x, y: call("floor", x / y),
     "truncdiv": lambda x, y: call("trunc", x / y),
     "sign": _sign,
+    "coarse": lambda x: x,  # the leave to round it, which a schedule took or did not
     # by their bits: shader compilers may assume that no NaN and no infinity ever occurs
     "isnan": lambda x: compare("gt", _magnitude_bits(x), 0x7F800000),
     "isinf": lambda x: compare("eq", _magnitude_bits(x), 0x7F800000),
 }
-INTEGER: Final[dict[str, Callable[..., Expr]]] = {"pow": _integer_pow, "sign": _sign}
+INTEGER: Final[dict[str, Callable[..., Expr]]] = {
+    "pow": _integer_pow,
+    "sign": _sign,
+    "half": _half,
+}

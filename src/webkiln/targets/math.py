@@ -17,7 +17,7 @@ from webkiln.targets.functions import FLOAT, INTEGER
 __all__ = ["EXPANDED", "expand"]
 
 #: every function that has a composition
-EXPANDED: Final = frozenset(FLOAT)
+EXPANDED: Final = frozenset(FLOAT) | {"half"}
 
 
 def expand(e: Expr, names: frozenset[str]) -> Expr:
@@ -33,7 +33,7 @@ def expand(e: Expr, names: frozenset[str]) -> Expr:
             power = _constant_power(node.args[0], node.args[1].value)
             if power is not None:
                 return expand(power, names)
-        if node.args[0].dtype.kind != "f" and node.name not in ("pow", "sign"):
+        if node.args[0].dtype.kind != "f" and node.name not in INTEGER:
             return None
         slots, body = _template(node.name, tuple(a.dtype for a in node.args), names)
         return substitute(body, dict(zip(slots, node.args, strict=True)))

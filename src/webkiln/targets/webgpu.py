@@ -35,7 +35,7 @@ MAX_GROUPS: Final = 65535  # maxComputeWorkgroupsPerDimension
 #: Built-ins that are accurate enough: exp within 3 + 2·|x| ulp, log 3 ulp or 2^-21, the rest nearly
 #: exact. Not so sin and cos (2^-11, only in [-π, π]), atan (4096 ulp), tanh (may overflow), pow.
 NATIVE: Final = frozenset(
-    {"exp", "log", "sqrt", "rsqrt", "floor", "ceil", "round", "trunc", "sign"}
+    {"exp", "log", "sqrt", "rsqrt", "floor", "ceil", "round", "trunc", "sign", "half"}
 )
 _EXPANDED: Final = EXPANDED - NATIVE
 
