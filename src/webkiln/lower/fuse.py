@@ -156,7 +156,7 @@ def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
     if _has_reduce(producer.value):
         return _is_epilogue(producer, consumer, sites, state)
     if is_contraction(consumer.value) is not None and _inside_reduce(consumer.value, producer.out):
-        return _is_plain_view(producer.value)
+        return _is_plain_view(producer.value) or _is_condition(producer)
     work = cost(producer.value)
     if work == 0:
         return True
@@ -183,6 +183,14 @@ def _is_plain_view(e: Expr) -> bool:
     """Only another place to load from: no condition, so a contraction can still walk it."""
     return isinstance(e, Load) and not any(
         isinstance(a, Op) and a.name == "select" for a in walk(e)
+    )
+
+
+def _is_condition(producer: Compute) -> bool:
+    """A mask that follows from positions: a few comparisons, later maybe bounds of a loop."""
+    operations = [n for n in walk(producer.value) if isinstance(n, Op)]
+    return producer.out.model_dtype == "bool" and not any(
+        n.dtype.is_float or any(a.dtype.is_float for a in n.args) for n in operations
     )
 
 
