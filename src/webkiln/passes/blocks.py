@@ -1,0 +1,171 @@
+"""Weights as small integers in blocks, each block with its own scale: ``w = (q - z) · s``.
+
+The numbers of com.microsoft.MatMulNBits. Scales are numbers that half precision holds exactly, as
+is ``z · s``: kernels keep the two in one word of 32 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Blocks", "from_blocks", "to_blocks"]
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+_CHUNK = 1 << 18  # weights at a time: what is computed with stays in the processor's cache
+
+# Where 4-bit steps are tried, as levels that the block's range is divided into. More than 15 cut
+# the outermost weights off, which the finer step of the others pays for.
+_LEVELS = (14.0, 15.0, 15.5, 16.0, 16.5, 17.0, 18.0)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A matrix [N, K] as integers uint8 [N, K/block, block·bits/8].
+
+    Scales and zero points are [N, K/block]. A byte of two integers has the earlier one in its lower half. Without zero points the middle
+    of the range, 8 or 128, stands for 0.
+    """
+
+    bits: int
+    block: int
+    integers: U8
+    scales: F32
+    zero_points: F32 | U8 | None
+
+
+def to_blocks(weight: npt.NDArray[np.floating], bits: int, block: int) -> Blocks | None:
+    """The matrix `weight` [N, K], K a multiple of `block`, in 8 or 4 bits.
+
+    Eight bits are symmetric; four have a zero point of their own a block and are fitted to the
+    least squared error. None if the numbers are no weights: not finite, or out of half precision's
+    range.
+    """
+    n, k = weight.shape
+    rows = np.ascontiguousarray(weight, dtype=np.float32).reshape(-1, block)
+    quantize = _fitted if bits == 4 else _symmetric
+    integers = np.empty(rows.shape, np.uint8)
+    scales, offsets = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
+    step = max(1, _CHUNK // block)
+    with np.errstate(all="ignore"):  # what isn't finite is looked for at the end
+        for at in range(0, len(rows), step):
+            part = slice(at, at + step)
+            integers[part], scales[part], offsets[part] = quantize(rows[part])
+    if not (np.isfinite(scales).all() and np.isfinite(offsets).all()):
+        return None
+    shape = (n, k // block)
+    if bits == 8:
+        return Blocks(bits, block, integers.reshape(*shape, block), scales.reshape(shape), None)
+    points = _zero_points(scales, offsets, integers)
+    packed: U8 = integers[:, 0::2] | integers[:, 1::2] << np.uint8(4)
+    return Blocks(
+        bits,
+        block,
+        packed.reshape(*shape, block // 2),
+        scales.reshape(shape),
+        points.reshape(shape),
+    )
+
+
+def from_blocks(blocks: Blocks) -> F32:
+    """The matrix [N, K] that the integers stand for."""
+    n, count = blocks.scales.shape
+    integers = blocks.integers.reshape(n, count, -1)
+    if blocks.bits == 4:
+        integers = _unpacked(integers)
+    real = integers.astype(np.float32) - _points(blocks)[..., None]
+    real *= blocks.scales[..., None]
+    return real.reshape(n, count * blocks.block)
+
+
+def _points(blocks: Blocks) -> F32:
+    """The zero points [N, K/block]; uint8 ones of 4 bits are packed by two along a row."""
+    (n, count), points = blocks.scales.shape, blocks.zero_points
+    if points is None:
+        return np.full((n, count), 1 << (blocks.bits - 1), np.float32)
+    if points.dtype == np.uint8 and blocks.bits == 4:
+        points = _unpacked(points.astype(np.uint8).reshape(n, -1))[:, :count]
+    return points.reshape(n, count).astype(np.float32)
+
+
+def _unpacked(integers: U8) -> U8:
+    halves: U8 = np.stack([integers & 15, integers >> 4], axis=-1)
+    return halves.reshape(*integers.shape[:-1], -1)
+
+
+def _half(x: F32) -> F32:
+    """Rounded to half precision."""
+    return x.astype(np.float16).astype(np.float32)
+
+
+def _safe(x: F32) -> F32:
+    return np.where(x == 0, np.float32(1), x)
+
+
+def _symmetric(x: F32) -> tuple[U8, F32, F32]:
+    """255 levels around 128. Also the scales and offsets (of which there are none)."""
+    scale = _half(np.abs(x).max(axis=1) / np.float32(127))
+    q = np.rint(x / _safe(scale)[:, None])
+    q = np.clip(q, -127, 127) + np.float32(128)
+    return q.astype(np.uint8), scale, np.zeros_like(scale)
+
+
+def _fitted(x: F32) -> tuple[U8, F32, F32]:
+    """16 levels ``q · scale + offset`` that meet `x` [blocks, block] with little squared error."""
+    low, high = x.min(axis=1), x.max(axis=1)
+    middle, width = (low + high) / 2, high - low
+    best = np.full(len(x), np.inf, np.float32)
+    scale, offset = np.zeros_like(low), np.where(width > 0, middle, low)
+
+    def keep_better(q: F32) -> None:
+        nonlocal best, scale, offset
+        s, m = _regression(x, q)
+        error = _squares(q * s[:, None] + m[:, None] - x)
+        better = error < best
+        best = np.where(better, error, best)
+        scale, offset = np.where(better, s, scale), np.where(better, m, offset)
+
+    centred = x - middle[:, None]
+    for levels in _LEVELS:
+        steps = np.float32(levels) / _safe(width)
+        keep_better(np.clip(np.rint(centred * steps[:, None] + np.float32(7.5)), 0, 15))
+    keep_better(_nearest(x, scale, offset))
+    scale, offset = _half(scale), _half(offset)
+    constant = scale == 0
+    offset = np.where(constant, _half(middle), offset)
+    q = np.where(constant[:, None], np.float32(0), _nearest(x, scale, offset))
+    return q.astype(np.uint8), scale, offset
+
+
+def _nearest(x: F32, scale: F32, offset: F32) -> F32:
+    q: F32 = np.clip(np.rint((x - offset[:, None]) / _safe(scale)[:, None]), 0, 15)
+    return q
+
+
+def _squares(x: F32) -> F32:
+    total: F32 = np.einsum("ij,ij->i", x, x)
+    return total
+
+
+def _regression(x: F32, q: F32) -> tuple[F32, F32]:
+    """The line ``q · s + m`` through x with the least squared error, block by block."""
+    mean_q, mean_x = q.mean(axis=1), x.mean(axis=1)
+    apart = q - mean_q[:, None]
+    spread = _squares(apart)
+    slope = np.einsum("ij,ij->i", apart, x) / np.where(spread > 0, spread, np.float32(1))
+    return slope, mean_x - slope * mean_q
+
+
+def _zero_points(scales: F32, offsets: F32, integers: U8) -> F32:
+    """``-offset / scale``; a block of one number has it as its scale, one above its zero point.
+
+    `scales` and `integers` of such blocks are changed to fit.
+    """
+    constant = scales == 0
+    scales[constant], integers[constant] = offsets[constant], 0
+    points: F32 = np.where(constant, np.float32(-1), -offsets / _safe(scales))
+    return points.astype(np.float32)

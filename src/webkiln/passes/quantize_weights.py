@@ -1,0 +1,192 @@
+"""Turns large matrices of weights into small integers in blocks."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from webkiln.errors import InputError
+from webkiln.passes.blocks import Blocks, to_blocks
+from webkiln.passes.graph import array, attribute, constant, dims, is_op, nodes_of, remove, replace
+
+__all__ = ["BLOCK", "quantize_weights"]
+
+BLOCK = 32  # weights that share a scale, as in GGUF's simple types
+SMALLEST = 1 << 14  # weights of a matrix that is worth it; smaller ones are left exact
+
+_DOMAIN = "com.microsoft"
+
+Stored = tuple[ir.Value, ir.Value, ir.Value | None]
+
+
+def quantize_weights(
+    model: ir.Model,
+    bits: int,
+    *,
+    block: int = BLOCK,
+    accuracy_level: int = 4,
+    smallest: int = SMALLEST,
+) -> ir.Model:
+    """MatMul and Gemm by constant matrices → MatMulNBits, Gather of rows → GatherBlockQuantized.
+
+    `bits` is 8 (symmetric) or 4 (with a zero point a block, fitted to the least squared error).
+    Matrices of fewer than `smallest` weights, or whose depth is no multiple of 16, stay as they
+    are; blocks are of `block` weights where the depth is a multiple of that, else of 16. One
+    matrix used twice, as an embedding and as the output's weights, is stored once.
+    `accuracy_level` is the operator's: 4 lets kernels round activations to int8, 1 keeps float32.
+
+    Runs after the passes that compute with weights. Raises `InputError` for other `bits`.
+    """
+    if bits not in (4, 8):
+        raise InputError(f"weights can't be quantised to {bits} bits", hint="4 or 8")
+    store = _Store(model, bits, block, smallest)
+    for node in nodes_of(model, "MatMul", "Gemm"):
+        _product(model, node, store, accuracy_level)
+    for node in nodes_of(model, "Gather"):
+        _lookup(node, store)
+    store.drop_unused()
+    return model
+
+
+class _Store:
+    """The quantised matrices of a model, each once."""
+
+    def __init__(self, model: ir.Model, bits: int, block: int, smallest: int) -> None:
+        self.model, self.bits, self.block, self.smallest = model, bits, block, smallest
+        self.known: dict[bytes, Stored | None] = {}
+        self.of_value: dict[tuple[int, bool], Stored | None] = {}
+        self.replaced: list[ir.Value] = []
+
+    def rows(self, value: ir.Value | None, *, transposed: bool) -> Stored | None:
+        """The constant matrix, or its transpose, in blocks along its rows; None if it stays."""
+        shape = dims(value)
+        if value is None or shape is None or len(shape) != 2 or value.is_graph_input():
+            return None
+        n, k = (int(str(d)) for d in (reversed(shape) if transposed else shape))
+        if value.const_value is None or n * k < self.smallest or k % 16:
+            return None
+        if value.dtype != ir.DataType.FLOAT:
+            return None
+        key = id(value), transposed
+        if key not in self.of_value:
+            self.of_value[key] = self._quantized(value, transposed)
+        return self.of_value[key]
+
+    def _quantized(self, value: ir.Value, transposed: bool) -> Stored | None:
+        numbers = array(value)
+        assert numbers is not None
+        matrix = np.ascontiguousarray(numbers.T if transposed else numbers)
+        digest = hashlib.sha256(repr(matrix.shape).encode() + matrix.tobytes()).digest()
+        if digest not in self.known:
+            block = self.block if matrix.shape[1] % self.block == 0 else 16
+            blocks = to_blocks(matrix, self.bits, block)
+            self.known[digest] = self._stored(value, blocks) if blocks else None
+        if self.known[digest] is not None:
+            self.replaced.append(value)
+        return self.known[digest]
+
+    def _stored(self, value: ir.Value, blocks: Blocks) -> Stored:
+        def keep(numbers: npt.NDArray[np.generic], what: str) -> ir.Value:
+            kept = constant(self.model, numbers, f"{value.name}.{what}")
+            kept.shape, kept.dtype = ir.Shape(numbers.shape), ir.DataType.from_numpy(numbers.dtype)
+            return kept
+
+        points = blocks.zero_points
+        return (
+            keep(blocks.integers, f"q{blocks.bits}"),
+            keep(blocks.scales, "scales"),
+            None if points is None else keep(points, "zero_points"),
+        )
+
+    def drop_unused(self) -> None:
+        """Takes the float32 matrices that nothing reads any more out of the model."""
+        for value in self.replaced:
+            if not value.uses() and not value.is_graph_output():
+                self.model.graph.initializers.pop(str(value.name), None)
+
+
+def _product(model: ir.Model, node: ir.Node, store: _Store, accuracy_level: int) -> None:
+    """A MatMul or Gemm of activations with a constant matrix at the right."""
+    x, weight = node.inputs[0], node.inputs[1]
+    transposed = True
+    if is_op(node, "Gemm"):
+        alpha, beta = attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
+        if attribute(node, "transA", 0) or alpha != 1.0 or beta != 1.0:
+            return
+        transposed = not attribute(node, "transB", 0)
+    if x is None or x.const_value is not None:
+        return
+    stored = store.rows(weight, transposed=transposed)
+    if stored is None:
+        return
+    n, k = _extents(stored, store.bits)
+    attributes = {
+        "K": k,
+        "N": n,
+        "bits": store.bits,
+        "block_size": k // int(str((dims(stored[1]) or [])[1])),
+        "accuracy_level": accuracy_level,
+    }
+    made = ir.node(
+        "MatMulNBits", [x, *_used(stored)], attributes, domain=_DOMAIN, name=node.name, version=1
+    )
+    node.prepend(made)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None:
+        add = ir.node("Add", [made.outputs[0], bias], name=f"{node.name}/bias")
+        _describe(made.outputs[0], f"{node.name}/product", node.outputs[0])
+        made.append(add)
+        made = add
+    _replace(model, node, made)
+
+
+def _lookup(node: ir.Node, store: _Store) -> None:
+    """A Gather of whole rows of a constant matrix."""
+    if attribute(node, "axis", 0) != 0:
+        return
+    stored = store.rows(node.inputs[0], transposed=False)
+    if stored is None:
+        return
+    _, k = _extents(stored, store.bits)
+    integers, scales, *points = _used(stored)
+    attributes = {
+        "bits": store.bits,
+        "block_size": k // int(str((dims(scales) or [])[1])),
+        "gather_axis": 0,
+        "quantize_axis": 1,
+    }
+    made = ir.node(
+        "GatherBlockQuantized",
+        [integers, node.inputs[1], scales, *points],
+        attributes,
+        domain=_DOMAIN,
+        name=node.name,
+        version=1,
+    )
+    node.prepend(made)
+    _replace(store.model, node, made)
+
+
+def _used(stored: Stored) -> list[ir.Value]:
+    return [value for value in stored if value is not None]
+
+
+def _extents(stored: Stored, bits: int) -> tuple[int, int]:
+    """[N, K] of a quantised matrix."""
+    n, blocks, width = (int(str(d)) for d in dims(stored[0]) or [])
+    return n, blocks * width * 8 // bits
+
+
+def _describe(value: ir.Value, name: str, like: ir.Value) -> None:
+    value.name, value.type, value.shape = name, like.type, like.shape
+
+
+def _replace(model: ir.Model, node: ir.Node, made: ir.Node) -> None:
+    model.opset_imports.setdefault(_DOMAIN, 1)
+    old = node.outputs[0]
+    _describe(made.outputs[0], f"{old.name}/quantised", old)
+    if replace(old, made.outputs[0]):
+        remove(model, [node])
