@@ -116,7 +116,6 @@ def test_not_a_model(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"GGUF\x03\x00\x00\x00", "a GGUF file"),
         (b"\x1c\x00\x00\x00TFL3", "a TensorFlow Lite model"),
         (b"\x89HDF\r\n\x1a\n", r"an HDF5 file \(Keras\)"),
     ],

@@ -16,6 +16,8 @@ __all__ = ["OPSET", "GraphBuilder", "Weights", "as_float32", "sizes", "transpose
 # The first opset that has Gelu (20) and the present LayerNormalization (17) is enough; 21 is the
 # version that older models are raised to as well (see passes/normalize_opset.py).
 OPSET = 21
+# The intermediate representation's version that belongs to an opset, as onnx's release notes say.
+_IR_VERSION = {21: 10, 24: 12}
 
 Dims = Sequence[int | str]
 Weights = Mapping[str, ir.TensorProtocol]
@@ -25,9 +27,9 @@ Weights = Mapping[str, ir.TensorProtocol]
 class GraphBuilder:
     """Appends nodes to one graph and names every value after the layer that made it."""
 
-    def __init__(self, name: str, weights: Weights) -> None:
+    def __init__(self, name: str, weights: Weights, opset: int = OPSET) -> None:
         self.weights = weights
-        self._graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name=name)
+        self._graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name=name)
         self._used: set[str] = set()
 
     def input(self, name: str, dtype: ir.DataType, shape: Dims) -> ir.Value:
@@ -45,6 +47,11 @@ class GraphBuilder:
         """A small constant of the architecture itself (a shape, an epsilon)."""
         return self._register(ir.tensor(np.asarray(array)), self._unique(name))
 
+    def initializer(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:
+        """`tensor` in the graph under `name`; asked for again, the same value."""
+        known = self._graph.initializers.get(name)
+        return self._register(tensor, name) if known is None else known
+
     def weight(self, name: str, shape: Dims | None = None) -> ir.Value:
         """The checkpoint's tensor `name` as float32; `shape` is checked where given."""
         return self._weight(name, name, shape, as_float32)
@@ -53,11 +60,19 @@ class GraphBuilder:
         """The checkpoint's matrix `name` ([out, in]) as MatMul wants it: [in, out]."""
         return self._weight(name, name + ".T", shape, transposed)
 
-    def op(self, op_type: str, *inputs: ir.Value | None, name: str, **attributes: Any) -> ir.Value:
+    def op(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        name: str,
+        domain: str = "",
+        **attributes: Any,
+    ) -> ir.Value:
         """One node with one output, both called `name` (made unique)."""
         name = self._unique(name)
-        node = ir.node(op_type, inputs, attributes=attributes or None, name=name)
+        node = ir.node(op_type, inputs, attributes=attributes or None, name=name, domain=domain)
         node.outputs[0].name = name
+        self._graph.opset_imports.setdefault(domain, 1)
         self._graph.append(node)
         return node.outputs[0]
 
@@ -70,8 +85,8 @@ class GraphBuilder:
 
     def model(self) -> ir.Model:
         """The finished model."""
-        # IR version 10 is the one that belongs to opset 21.
-        return ir.Model(self._graph, ir_version=10, producer_name="webkiln")
+        version = _IR_VERSION[self._graph.opset_imports[""]]
+        return ir.Model(self._graph, ir_version=version, producer_name="webkiln")
 
     def _unique(self, name: str) -> str:
         unique, count = name, 1

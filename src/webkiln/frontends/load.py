@@ -31,7 +31,6 @@ _FILE_SUFFIXES = {
 
 # Formats that are recognised in order to say so.
 _KNOWN_UNSUPPORTED = (
-    (0, b"GGUF", "a GGUF file"),
     (4, b"TFL3", "a TensorFlow Lite model"),
     (0, b"\x89HDF", "an HDF5 file (Keras)"),
 )
@@ -44,15 +43,20 @@ def load(
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     revision: str | None = None,
+    context: int | None = None,
+    activations: str = "int8",
     progress: Progress | None = None,
 ) -> Source:
     """Takes a model from wherever it is.
 
-    `source` is a path (an ONNX file, a torch checkpoint of a known architecture, a ``.pt2`` file,
-    or a folder in Hugging Face layout), a Hugging Face repository id (``owner/name``, with an
+    `source` is a path (an ONNX or GGUF file, a torch checkpoint of a known architecture, a ``.pt2``
+    file, or a folder in Hugging Face layout), a Hugging Face repository id (``owner/name``, with an
     optional `revision`), or an object: `onnx.ModelProto`, `onnx_ir.Model`, or — with the ``torch``
     extra — a `torch.nn.Module` (with its example `args`, `kwargs` and `dynamic_shapes`) or
     `torch.export.ExportedProgram`. What a file is, is decided by its content.
+
+    `context` (tokens that a language model's cache holds) and `activations` (``int8`` or ``f32``:
+    what quantised products may compute with) matter to GGUF files only.
 
     `progress(what, fraction)` is called during downloads.
 
@@ -76,7 +80,7 @@ def load(
 
         return load_folder(path)
     if path.is_file():
-        return _load_file(path)
+        return _load_file(path, context, activations)
     text = str(source)
     if _REPO_ID.fullmatch(text) and path.suffix.lower() not in _FILE_SUFFIXES:
         from webkiln.frontends.hub import load_repo
@@ -88,9 +92,13 @@ def load(
     )
 
 
-def _load_file(path: Path) -> Source:
+def _load_file(path: Path, context: int | None, activations: str) -> Source:
     with path.open("rb") as file:
         head = file.read(64)
+    if head.startswith(b"GGUF"):
+        from webkiln.frontends.gguf import load_gguf
+
+        return load_gguf(path, context=context, activations=activations)
     if zipfile.is_zipfile(path):
         return _load_zip(path)
     if is_legacy_checkpoint(head):
