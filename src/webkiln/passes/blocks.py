@@ -27,8 +27,8 @@ _LEVELS = (14.0, 15.0, 15.5, 16.0, 16.5, 17.0, 18.0)
 class Blocks:
     """A matrix [N, K] as integers uint8 [N, K/block, block·bits/8].
 
-    Scales and zero points are [N, K/block]. A byte of two integers has the earlier one in its lower half. Without zero points the middle
-    of the range, 8 or 128, stands for 0.
+    Scales and zero points are [N, K/block]. A byte of two integers has the earlier one in its lower
+    half. Without zero points the middle of the range, 8 or 128, stands for 0.
     """
 
     bits: int
