@@ -12,16 +12,28 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx_ir as ir
 
 from webkiln.errors import InputError
 from webkiln.frontends.source import Source
-from webkiln.tasks import feature_extraction, generic, image_classification, text_classification
+from webkiln.tasks import (
+    feature_extraction,
+    generic,
+    image_classification,
+    text_classification,
+    text_generation,
+)
 
-__all__ = ["Task", "detect", "get", "names"]
+__all__ = ["Task", "detect", "get", "graph", "names", "programs"]
 
 
 class Task(Protocol):
-    """What a task's module offers."""
+    """What a task's module offers.
+
+    Optional are `graph(source) -> onnx_ir.Model`, the model with what the task computes on the
+    device as well, and `programs(source)`, the bundle's programs with the dimensions bounded in
+    each, by name; without them it is the source's model, and one program `main`.
+    """
 
     NAME: str
 
@@ -52,7 +64,13 @@ class Task(Protocol):
 # In the order of detection; the last takes any model.
 _TASKS: dict[str, Task] = {
     task.NAME: task
-    for task in (image_classification, text_classification, feature_extraction, generic)
+    for task in (
+        text_generation,
+        image_classification,
+        text_classification,
+        feature_extraction,
+        generic,
+    )
 }
 
 
@@ -76,3 +94,15 @@ def detect(source: Source) -> str:
     if source.task in _TASKS:
         return source.task
     return next(name for name, task in _TASKS.items() if task.matches(source))
+
+
+def graph(task: Task, source: Source) -> ir.Model:
+    """What is to be compiled for the task: the source's model, and what the task adds."""
+    add = getattr(task, "graph", None)
+    return source.model if add is None else add(source)
+
+
+def programs(task: Task, source: Source) -> Mapping[str, Mapping[str, int]]:
+    """The bundle's programs by name, each with the bounds of dimensions that are its own."""
+    own = getattr(task, "programs", None)
+    return {"main": {}} if own is None else own(source)
