@@ -97,6 +97,7 @@ class _Decoder:
         length = g.op("Shape", ids, name="positions/length", start=1, end=2)
         length = g.op("Squeeze", length, name="positions/count")
         steps = g.op("Range", g.constant(0), length, g.constant(1), name="positions/Range")
+        steps.dtype, steps.shape = ir.DataType.INT64, ir.Shape([SEQUENCE])
         self.places = g.op("Add", steps, self.position, name="positions/Add")
         caches = [self._caches(i) for i in range(len(config.layers))]
         x = self._embed(ids)
@@ -126,6 +127,7 @@ class _Decoder:
         if table in self.weights.quantised:
             matrix = self._matrix(table, config.vocabulary, config.width)
             x = gather_rows(g, matrix, table, ids, "embeddings/words")
+            x.dtype, x.shape = ir.DataType.FLOAT, ir.Shape([1, SEQUENCE, config.width])
         elif self._tied():
             # From the head's own transposed table, so that the bundle has it once.
             words = g.weight_transposed(table, [config.vocabulary, config.width])
@@ -258,6 +260,8 @@ class _Decoder:
         if weight in self.weights.quantised:
             level = self.config.accuracy_level
             y = matmul(g, x, self._matrix(weight, n, k), weight, name + "/MatMulNBits", level)
+            # ONNX's shape inference does not know operators of com.microsoft.
+            y.dtype, y.shape = ir.DataType.FLOAT, ir.Shape([1, SEQUENCE, n])
         else:
             y = g.op("MatMul", x, g.weight_transposed(weight, [n, k]), name=name + "/MatMul")
         if bias in self.weights.plain:
