@@ -150,7 +150,7 @@ def run_plan(
     slots = _slots(plan["webgpu"]["slots"], weights)
     module = device().create_shader_module(code=shader)
     made = {}
-    for i in {s["kernel"] for s in steps_of["steps"]}:
+    for i in {s["kernel"] for s in steps_of["steps"]["webgpu"]}:
         kernel = plan["kernels"][i]
         made[i] = pipeline(module, kernel["name"], kernel["access"], kernel["params"] > 0)
 
@@ -163,7 +163,7 @@ def run_plan(
         data = np.ascontiguousarray(inputs[value["name"]]).astype(buffers[value["buffer"]]["dtype"])
         device().queue.write_buffer(slot, offset, data)
     dispatches = []
-    for step in steps_of["steps"]:
+    for step in steps_of["steps"]["webgpu"]:
         step_pipeline, layout = made[step["kernel"]]
         bindings = [binding(i) for i in step["buffers"]]
         if step["params"]:

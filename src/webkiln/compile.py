@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from webkiln import frontends, passes, tasks
 from webkiln.bundle.bundle import Bundle
 from webkiln.bundle.golden import GoldenSample
 from webkiln.bundle.plan import Plan
-from webkiln.bundle.writer import KernelRecord, Shader, StepRecord, assemble
+from webkiln.bundle.writer import DispatchRecord, KernelRecord, ProgramRecord, Shader, assemble
 from webkiln.codegen import c, c_module
 from webkiln.codegen.unique import KernelSet, unique
 from webkiln.errors import InputError
 from webkiln.frontends.source import Source
-from webkiln.ir.expr import Expr
-from webkiln.ir.program import Kernel, Program, Step
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.program import Program, Step
 from webkiln.ir.text import program_text
 from webkiln.ir.verify import verify_kernel, verify_program
 from webkiln.log import Progress, debug, debug_level, silent, stage
@@ -34,6 +36,7 @@ from webkiln.lower.layout import assign_layouts
 from webkiln.memory.liveness import StepIO
 from webkiln.memory.plan import MemoryPlan
 from webkiln.memory.plan import plan as plan_memory
+from webkiln.memory.size import evaluate
 from webkiln.output import ensure_replaceable
 from webkiln.reference import reference_outputs
 from webkiln.schedule.program import schedule_program
@@ -118,33 +121,73 @@ def compile_model(
     """A loaded model through every stage of the compiler. Errors as `build`."""
     _check_options(quantize, targets)
     job = tasks.get(task or source.task or tasks.detect(source))
-    limits = {**source.config.get("max", {}), **(bounds or {})}
+    graph = tasks.graph(job, source)
+    states: dict[str, Buffer] = {}
+    entries = [
+        _entry(name, graph, source, own, states, targets, constants, progress)
+        for name, own in _entry_bounds(job, source, bounds or {}).items()
+    ]
+    with stage("memory"):
+        io = {
+            t: [[StepIO(s.reads, s.writes) for s in e.steps[t]] for e in entries] for t in targets
+        }
+        memory = plan_memory([e.program for e in entries], io)
+    with stage("codegen"):
+        wasm = _wasm(entries, memory, progress) if "wasm" in targets else None
+        shader, kernels = _shader(entries) if "webgpu" in targets else (None, KernelSet())
+    with stage("golden"):
+        progress("golden sample", 0, 1)
+        golden = _golden(graph, source, job, entries[0].program, constants)
+        progress("golden sample", 1, 1)
+    with stage("bundle"):
+        return _bundle(source, job, entries, memory, wasm, shader, kernels, golden, title)
 
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry point of the model: its program, and its step list on each target."""
+
+    name: str
+    program: Program
+    steps: Mapping[str, Sequence[Step]]
+
+
+def _entry_bounds(
+    job: tasks.Task, source: Source, bounds: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """The bounds of the symbolic dimensions in each of the bundle's programs."""
+    limits = {**source.config.get("max", {}), **bounds}
+    return {name: {**limits, **own} for name, own in tasks.programs(job, source).items()}
+
+
+def _entry(
+    name: str,
+    graph: ir.Model,
+    source: Source,
+    limits: Mapping[str, int],
+    states: dict[str, Buffer],
+    targets: Sequence[str],
+    constants: Mapping[str, npt.ArrayLike] | None,
+    progress: Progress,
+) -> _Entry:
+    """One program of the bundle, as far as its kernels; `states` are those of all programs."""
     with stage("passes"):
         progress("optimise", 0, 1)
-        model = passes.run(source.model, limits, constants)
+        model = passes.run(graph, limits, constants)
         progress("optimise", 1, 1)
     with stage("lower"):
-        program, _ = lower_graph(model, limits)
+        program, _ = lower_graph(model, limits, source.config.get("state"), states)
         _checked(program, "lower")
     with stage("fuse"):
         program = _checked(fuse(program), "fuse")
     with stage("layouts"):
         program = _checked(assign_layouts(program), "layouts")
     with stage("schedule"):
-        steps = schedule_program(program, targets, progress)
-        _check_kernels(steps)
-    with stage("memory"):
-        memory = plan_memory(program, [_io(s) for s in steps], webgpu="webgpu" in targets)
-    with stage("codegen"):
-        wasm = _wasm(program, steps, memory, progress) if "wasm" in targets else None
-        shader, kernels = _shader(steps) if "webgpu" in targets else (None, None)
-    with stage("golden"):
-        progress("golden sample", 0, 1)
-        golden = _golden(source, job, program, constants)
-        progress("golden sample", 1, 1)
-    with stage("bundle"):
-        return _bundle(source, job, program, steps, memory, wasm, shader, kernels, golden, title)
+        steps = {target: schedule_program(program, target, progress) for target in targets}
+        for target, list_ in steps.items():
+            for step in list_:
+                verify_kernel(step.kernel, f"schedule for {target}", step.label)
+    return _Entry(name, program, steps)
 
 
 def _check_options(quantize: str, targets: Sequence[str]) -> None:
@@ -168,46 +211,39 @@ def _checked(program: Program, after: str) -> Program:
     return program
 
 
-def _check_kernels(steps: Sequence[Step]) -> None:
-    for step in steps:
-        for target, kernel in step.kernel.items():
-            verify_kernel(kernel, f"schedule for {target}", step.compute.label)
-
-
 # --- code -----------------------------------------------------------------------------------------
 
 
-def _io(step: Step) -> StepIO:
-    """What a step reads and writes, whichever target runs it."""
-    reads: dict[Any, None] = {}
-    for kernel in step.kernel.values():
-        for buffer, access in zip(kernel.buffers, kernel.access, strict=True):
-            if access != "write":
-                reads[buffer] = None
-    return StepIO(tuple(reads), (step.compute.out,))
-
-
 def _wasm(
-    program: Program, steps: Sequence[Step], memory: MemoryPlan, progress: Progress
+    entries: Sequence[_Entry], memory: MemoryPlan, progress: Progress
 ) -> dict[Variant, bytes]:
     progress("compile WebAssembly", 0, 1)
-    kernels = unique([s.kernel["wasm"] for s in steps], c.kernel_source)
-    calls = []
-    for step, k in zip(steps, kernels.of_step, strict=True):
-        kernel = step.kernel["wasm"]
-        addresses = [memory.wasm[b] for b in kernel.buffers]
-        calls.append(c_module.StepCall(kernel, kernels.names[k], addresses, kernel.params))
-    text = c_module.module_source(kernels.sources, kernels.kernels, [calls], program.dims)
+    kernels = unique([s.kernel for e in entries for s in e.steps["wasm"]], c.kernel_source)
+    index = iter(kernels.of_step)
+    calls = [
+        [
+            c_module.StepCall(
+                step.kernel,
+                kernels.names[next(index)],
+                [memory.wasm[b] for b in step.kernel.buffers],
+                step.kernel.params,
+            )
+            for step in e.steps["wasm"]
+        ]
+        for e in entries
+    ]
+    dims = list(dict.fromkeys(d for e in entries for d in e.program.dims))
+    text = c_module.module_source(kernels.sources, kernels.kernels, calls, dims)
     modules = compile_variants(text, memory.total_bytes)
     progress("compile WebAssembly", 1, 1)
     return modules
 
 
-def _shader(steps: Sequence[Step]) -> tuple[Shader, KernelSet]:
+def _shader(entries: Sequence[_Entry]) -> tuple[Shader, KernelSet]:
     from webkiln.codegen import wgsl
     from webkiln.targets import webgpu
 
-    kernels = unique([s.kernel["webgpu"] for s in steps], wgsl.kernel_source)
+    kernels = unique([s.kernel for e in entries for s in e.steps["webgpu"]], wgsl.kernel_source)
     text = wgsl.module_source(kernels.sources)
     debug(4, text)
     return Shader(text, limits=webgpu.limits(kernels.kernels)), kernels
@@ -217,42 +253,49 @@ def _shader(steps: Sequence[Step]) -> tuple[Shader, KernelSet]:
 
 
 def _golden(
-    source: Source, job: tasks.Task, program: Program, constants: Mapping[str, npt.ArrayLike] | None
+    graph: ir.Model,
+    source: Source,
+    job: tasks.Task,
+    program: Program,
+    constants: Mapping[str, npt.ArrayLike] | None,
 ) -> list[GoldenSample]:
-    """One realistic sample through the reference."""
+    """One realistic sample of the first program through the reference."""
     extents = {d.name: min(SAMPLE_EXTENT, d.max or SAMPLE_EXTENT) for d in program.dims}
     inputs = job.sample(source, extents)
-    fixed = {
-        name: np.asarray(value)
-        for name, value in (constants or {}).items()
-        if any(v.name == name for v in source.model.graph.inputs)
+    given = {v.name for v in graph.graph.inputs}
+    fixed = {n: np.asarray(v) for n, v in (constants or {}).items() if n in given}
+    empty = {
+        b.name: np.zeros([evaluate(e, {}) for e in b.shape], b.dtype.name) for b in program.states
     }
-    outputs = reference_outputs(source.model, {**inputs, **fixed})
+    outputs = reference_outputs(graph, {**inputs, **fixed, **empty})
     kept = {b.name: inputs[b.name] for b in program.inputs}
-    return [GoldenSample(kept, outputs)]
+    return [GoldenSample(kept, {b.name: outputs[b.name] for b in program.outputs})]
 
 
 def _bundle(
     source: Source,
     job: tasks.Task,
-    program: Program,
-    steps: Sequence[Step],
+    entries: Sequence[_Entry],
     memory: MemoryPlan,
     wasm: dict[Variant, bytes] | None,
     shader: Shader | None,
-    shader_kernels: KernelSet | None,
+    kernels: KernelSet,
     golden: list[GoldenSample],
     title: str | None,
 ) -> Bundle:
-    kernels = shader_kernels or unique([s.kernel["wasm"] for s in steps], c.kernel_source)
-    target = "webgpu" if shader_kernels else "wasm"
+    index = iter(kernels.of_step)
+    programs = [
+        ProgramRecord(
+            e.name,
+            e.program,
+            e.steps.get("wasm"),
+            [_dispatch(s, next(index)) for s in e.steps["webgpu"]] if shader else None,
+        )
+        for e in entries
+    ]
     records = [
         KernelRecord(name, k.access, len(k.params), k.kind)
         for name, k in zip(kernels.names, kernels.kernels, strict=True)
-    ]
-    plan_steps = [
-        _record(step, step.kernel[target], index)
-        for step, index in zip(steps, kernels.of_step, strict=True)
     ]
 
     def app(plan: Plan) -> Mapping[str, bytes]:
@@ -260,8 +303,7 @@ def _bundle(
         return page.render(plan["task"]["name"], plan, title or source.name, dist)
 
     return assemble(
-        program,
-        plan_steps,
+        programs,
         records,
         memory,
         name=source.name,
@@ -274,12 +316,7 @@ def _bundle(
     )
 
 
-def _record(step: Step, kernel: Kernel, index: int) -> StepRecord:
-    groups: tuple[Expr, ...] = ()
-    if any(loop.binding.startswith("workgroup") for loop in kernel.loops):
-        from webkiln.targets import webgpu
+def _dispatch(step: Step, kernel: int) -> DispatchRecord:
+    from webkiln.targets import webgpu
 
-        groups = webgpu.workgroups(kernel)
-    return StepRecord(
-        step.compute.label, index, kernel.buffers, kernel.params, step.flops, step.bytes, groups
-    )
+    return DispatchRecord(step, kernel, webgpu.workgroups(step.kernel))

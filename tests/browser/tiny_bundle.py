@@ -212,6 +212,10 @@ def _plan() -> dict[str, Any]:
             "webgpu": place,
         }
 
+    def call(label: str, buffers: list[int]) -> dict[str, Any]:
+        cost = {key: step(label, 0, buffers)[key] for key in ("label", "flops", "bytes")}
+        return cost | {"kind": "elementwise", "reads": buffers[:-1], "writes": buffers[-1:]}
+
     def port(name: str, dtype: str, index: int) -> dict[str, Any]:
         return {"name": name, "dtype": dtype, "shape": ["n"], "buffer": index}
 
@@ -227,11 +231,18 @@ def _plan() -> dict[str, Any]:
                 "name": "main",
                 "inputs": [port("x", "float32", 0), port("ids", "int64", 1)],
                 "outputs": [port("y", "float32", 4), port("z", "int64", 5)],
-                "steps": [
-                    step("Mul_0", 0, [0, 2, 3]),
-                    step("Add_1", 1, [3, 2, 4]),
-                    step("Mul_2", 2, [1, 5]),
-                ],
+                "steps": {
+                    "wasm": [
+                        call("Mul_0", [0, 2, 3]),
+                        call("Add_1", [3, 2, 4]),
+                        call("Mul_2", [1, 5]),
+                    ],
+                    "webgpu": [
+                        step("Mul_0", 0, [0, 2, 3]),
+                        step("Add_1", 1, [3, 2, 4]),
+                        step("Mul_2", 2, [1, 5]),
+                    ],
+                },
             }
         ],
         "kernels": [

@@ -53,18 +53,9 @@ class Compiled:
 def compile_case(case: Case, target: str) -> Compiled:
     model, inputs, dims = build(case)
     program = assign_layouts(fuse(lowered(model, dims)))
-    steps = schedule_program(program, (target,))
-    io = [
-        StepIO(
-            tuple(b for b, access in zip(k.buffers, k.access, strict=True) if access != "write"),
-            (step.compute.out,),
-        )
-        for step in steps
-        for k in [step.kernel[target]]
-    ]
-    return Compiled(
-        case, program, steps, plan_memory(program, io, webgpu=target == "webgpu"), inputs, dims
-    )
+    steps = schedule_program(program, target)
+    io = {target: [[StepIO(step.reads, step.writes) for step in steps]]}
+    return Compiled(case, program, steps, plan_memory([program], io), inputs, dims)
 
 
 # --- WebAssembly ----------------------------------------------------------------------------------
@@ -72,15 +63,15 @@ def compile_case(case: Case, target: str) -> Compiled:
 
 def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
     """One module for `cases`; the result runs the k-th of them."""
-    kernels = unique([s.kernel["wasm"] for x in cases for s in x.steps], c.kernel_source)
+    kernels = unique([s.kernel for x in cases for s in x.steps], c.kernel_source)
     index = iter(kernels.of_step)
     programs = [
         [
             c_module.StepCall(
-                step.kernel["wasm"],
+                step.kernel,
                 kernels.names[next(index)],
-                [x.memory.wasm[b] for b in step.kernel["wasm"].buffers],
-                step.kernel["wasm"].params,
+                [x.memory.wasm[b] for b in step.kernel.buffers],
+                step.kernel.params,
             )
             for step in x.steps
         ]
@@ -138,7 +129,7 @@ def run_webgpu(x: Compiled) -> list[Array]:
     for buffer in x.program.inputs:
         flat[buffer] = to_storage(x.inputs[buffer.name], buffer.dtype.name, buffer.name).reshape(-1)
     for step in x.steps:
-        kernel = step.kernel["webgpu"]
+        kernel = step.kernel
         for buffer in kernel.buffers:
             if buffer not in flat:
                 flat[buffer] = np.zeros(max(value_of(buffer.size, x.dims), 1), buffer.dtype.name)

@@ -7,7 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
-from webkiln.bundle import Bundle, GoldenSample, KernelRecord, Shader, StepRecord, assemble
+from webkiln.bundle import (
+    Bundle,
+    DispatchRecord,
+    GoldenSample,
+    KernelRecord,
+    ProgramRecord,
+    Shader,
+    assemble,
+)
 from webkiln.bundle.weights import write_shards
 from webkiln.errors import (
     InputError,
@@ -19,7 +27,7 @@ from webkiln.errors import (
 from webkiln.ir.buffer import Buffer, packed, row_major
 from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import Dim, ceildiv
-from webkiln.ir.program import Program
+from webkiln.ir.program import Kernel, Program, Step
 from webkiln.memory import StepIO, plan
 from webkiln.memory.weights import lay_out_weights
 from webkiln.targets.toolchain import VARIANTS, compile_variants
@@ -68,27 +76,29 @@ def make(webgpu=True, variants=VARIANTS, golden=True, cache=None, **parts):
     out = Buffer("out", I32, (n,), "output", model_dtype="int64")
     program = Program("main", (n,), (x, ids), (flags, out), {w: W})
     ios = [StepIO((x, w), (y,)), StepIO((y, ids), (flags,)), StepIO((ids,), (out,))]
-    memory = plan(program, ios, webgpu=webgpu)
+    targets = ("wasm", "webgpu") if webgpu else ("wasm",)
+    memory = plan([program], {target: [ios] for target in targets})
     at = {"X": x, "W": w, "Y": y, "IDS": ids, "FLAGS": flags, "OUT": out}
     defines = "\n".join(f"#define {k} ((void *){memory.wasm[b]})" for k, b in at.items())
     modules = compile_variants(defines + SOURCE, memory.total_bytes, variants, cache=cache)
     groups = (ceildiv(n, 64), n // n, n // n)
-    steps = [
-        StepRecord("MatMul_0", 0, (x, w, y), (n,), n * 24, n * 28 + 64, groups),
-        StepRecord("Greater_1", 1, (y, ids, flags), (n,), n, n * 20, groups),
-        StepRecord("Mul_2", 2, (ids, out), (n,), n, n * 8, groups),
+    calls = [
+        step("MatMul_0", "contraction", (x, w, y), n * 24, n * 28 + 64),
+        step("Greater_1", "elementwise", (y, ids, flags), n, n * 20),
+        step("Mul_2", "elementwise", (ids, out), n, n * 8),
     ]
+    names = ("product", "larger", "doubled")
     kernels = [
-        KernelRecord("product", ("read", "read", "write"), 1, "contraction"),
-        KernelRecord("larger", ("read", "read", "write"), 1, "elementwise"),
-        KernelRecord("doubled", ("read", "write"), 1, "elementwise"),
+        KernelRecord(name, call.kernel.access, 1, call.kernel.kind)
+        for name, call in zip(names, calls, strict=True)
     ]
+    dispatches = [DispatchRecord(call, k, groups) for k, call in enumerate(calls)]
+    record = ProgramRecord("main", program, calls, dispatches if webgpu else None)
     inputs = sample(3)
     samples = [GoldenSample(inputs, reference(**inputs))] if golden else []
     return assemble(
-        program,
-        steps,
-        kernels,
+        [record],
+        kernels if webgpu else [],
         memory,
         name="small",
         task={"name": "generic"},
@@ -99,6 +109,13 @@ def make(webgpu=True, variants=VARIANTS, golden=True, cache=None, **parts):
         golden=samples,
         **parts,
     )
+
+
+def step(label, kind, buffers, flops, size):
+    """All but the last buffer are read."""
+    access = ("read",) * (len(buffers) - 1) + ("write",)
+    kernel = Kernel("", kind, buffers, access, (Dim("n", 6),), (), ())
+    return Step(label, kernel, flops, size)
 
 
 def sample(n):
@@ -170,7 +187,7 @@ def test_profile_times_every_step(bundle):
 def test_plan_says_what_docs_plan_md_promises(bundle):
     plan = bundle.plan
     assert plan["dims"] == [{"name": "n", "min": 1, "max": 6}]
-    assert plan["programs"][0]["steps"][0]["workgroups"] == [["ceildiv", "n", 64], 1, 1]
+    assert plan["programs"][0]["steps"]["webgpu"][0]["workgroups"] == [["ceildiv", "n", 64], 1, 1]
     assert plan["programs"][0]["inputs"][1] == {
         "name": "ids", "dtype": "int64", "shape": ["n"], "buffer": 1,
     }  # fmt: skip
@@ -322,29 +339,30 @@ def test_dimensions_get_names_that_are_identifiers():
     x = Buffer("x", F32, dims, "input")
     y = Buffer("y", F32, (dims[0] * 2, dims[3]), "output")
     program = Program("main", dims, (x,), (y,))
-    memory = plan(program, [StepIO((x,), (y,))])
-    step = StepRecord("Copy", 0, (x, y), (dims[2],), dims[1] + 0, dims[1] + 0, dims[:3])
-    kernel = KernelRecord("copy", ("read", "write"), 1, "elementwise")
+    memory = plan([program], {"webgpu": [[StepIO((x,), (y,))]]})
+    kernel = Kernel("", "elementwise", (x, y), ("read", "write"), (dims[2],), (), ())
+    call = Step("Copy", kernel, dims[1] + 0, dims[1] + 0)
     made = assemble(
-        program, [step], [kernel], memory,
+        [ProgramRecord("main", program, None, [DispatchRecord(call, 0, dims[:3])])],
+        [KernelRecord("copy", ("read", "write"), 1, "elementwise")],
+        memory,
         name="m", task={"name": "generic"}, wasm=None, shader=Shader(""),
     ).plan  # fmt: skip
     names = ["batch_size_", "batch_size", "dim_2n", "past_1"]
     assert [d["name"] for d in made["dims"]] == names
     assert made["programs"][0]["inputs"][0]["shape"] == names
     assert made["programs"][0]["outputs"][0]["shape"] == [["*", "batch_size_", 2], "past_1"]
-    assert made["programs"][0]["steps"][0]["params"] == ["dim_2n"]
+    assert made["programs"][0]["steps"]["webgpu"][0]["params"] == ["dim_2n"]
 
 
 def test_edges_must_be_row_major(cache):
     x = Buffer("x", F32, (2, 3), "input", row_major((1, 0)))
     y = Buffer("y", F32, (2, 3), "output")
     program = Program("main", (), (x,), (y,))
-    memory = plan(program, [StepIO((x,), (y,))])
+    memory = plan([program], {"wasm": [[StepIO((x,), (y,))]]})
+    record = ProgramRecord("main", program, [], None)
     with pytest.raises(ValueError, match="x is at the model's edge"):
-        assemble(
-            program, [], [], memory, name="m", task={"name": "generic"}, wasm=None, shader=None
-        )
+        assemble([record], [], memory, name="m", task={"name": "generic"}, wasm=None, shader=None)
 
 
 def test_shards_tile_the_weights_and_are_named_by_their_hash():

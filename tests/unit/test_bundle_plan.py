@@ -95,17 +95,16 @@ PLAN = {
             "name": "main",
             "inputs": [{"name": "x", "dtype": "int64", "shape": ["n"], "buffer": 0}],
             "outputs": [{"name": "y", "dtype": "float32", "shape": [["*", 2, "n"]], "buffer": 1}],
-            "steps": [
-                {
-                    "label": "Mul",
-                    "kernel": 0,
-                    "buffers": [0, 1],
-                    "params": ["n"],
-                    "workgroups": [["ceildiv", "n", 64], 1, 1],
-                    "flops": "n",
-                    "bytes": 8,
-                }
-            ],
+            "steps": {
+                "wasm": [
+                    {"label": "Mul", "kind": "loops", "reads": [0], "writes": [1],
+                     "flops": "n", "bytes": 8}
+                ],
+                "webgpu": [
+                    {"label": "Mul", "kernel": 0, "buffers": [0, 1], "params": ["n"],
+                     "workgroups": [["ceildiv", "n", 64], 1, 1], "flops": "n", "bytes": 8}
+                ],
+            },
         }
     ],
     "kernels": [{"name": "k", "access": ["read", "write"], "params": 1, "kind": "elementwise"}],
@@ -161,9 +160,17 @@ def without(plan, key):
         (lambda p: p["buffers"][0].update(dtype="int64"), r"buffers\[0\]\.dtype: "),
         (lambda p: p["buffers"][0].update(wasm=131070), r"buffers\[0\]\.wasm: "),
         (lambda p: p["buffers"][0].update(wasm=131072), r"buffers\[0\]\.wasm: ends beyond"),
-        (lambda p: p["buffers"][0].update(wasm=None), r"buffers\[0\]\.wasm: is missing"),
+        (
+            lambda p: p["buffers"][0].update(wasm=None),
+            r"inputs\[0\]\.buffer: has no place on every target",
+        ),
+        (lambda p: without(p["programs"][0]["steps"], "wasm"), r"steps\.wasm: is missing"),
+        (
+            lambda p: p["programs"][0]["steps"]["wasm"][0].update(reads=[2]),
+            r"steps\.wasm\[0\]: 2 of 2 buffers",
+        ),
         (lambda p: p["buffers"][1]["webgpu"].update(slot=1), r"buffers\[1\]\.webgpu: ends beyond"),
-        (lambda p: p["buffers"][1]["webgpu"].update(slot=9), r"buffers\[1\]\.webgpu: has no slot"),
+        (lambda p: p["buffers"][1]["webgpu"].update(slot=9), r"buffers\[1\]\.webgpu: slot 9 of 3"),
         (lambda p: p["buffers"][1]["webgpu"].update(offset=4), r"buffers\[1\]\.webgpu"),
         (lambda p: p["weights"]["shards"][0].update(file="../x"), r"shards\[0\]\.file: "),
         (lambda p: p["weights"]["shards"][1].update(offset=8), r"shards\[1\]\.offset: is 8"),
@@ -181,19 +188,19 @@ def test_an_invalid_plan_names_the_path(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.update(kernel=1), r"steps\[0\]\.kernel: 1 of 1 kernels"),
-        (lambda s: s.update(buffers=[0]), r"steps\[0\]\.buffers: has 1 entries, k takes 2"),
-        (lambda s: s.update(buffers=[0, 5]), r"steps\[0\]\.buffers: 5 of 2 buffers"),
-        (lambda s: s.update(params=[]), r"steps\[0\]\.params: has 0 entries, k takes 1"),
-        (lambda s: s.update(params=["z"]), r"steps\[0\]: there is no dimension 'z'"),
+        (lambda s: s.update(kernel=1), r"steps\.webgpu\[0\]\.kernel: 1 of 1 kernels"),
+        (lambda s: s.update(buffers=[0]), r"steps\.webgpu\[0\]\.buffers: has 1 entries, k takes 2"),
+        (lambda s: s.update(buffers=[0, 5]), r"steps\.webgpu\[0\]\.buffers: 5 of 2 buffers"),
+        (lambda s: s.update(params=[]), r"steps\.webgpu\[0\]\.params: has 0 entries, k takes 1"),
+        (lambda s: s.update(params=["z"]), r"steps\.webgpu\[0\]: there is no dimension 'z'"),
         (lambda s: s.update(flops=["*", 2, ["+", "z", 1]]), "there is no dimension 'z'"),
-        (lambda s: s.update(flops=["^", 2, 3]), r"steps\[0\]\.flops"),
-        (lambda s: s.update(workgroups=[1]), r"steps\[0\]\.workgroups: WebGPU needs three"),
+        (lambda s: s.update(flops=["^", 2, 3]), r"steps\.webgpu\[0\]\.flops"),
+        (lambda s: s.update(workgroups=[1]), r"steps\.webgpu\[0\]\.workgroups: \[1\] is too short"),
     ],
 )
 def test_an_invalid_step_names_the_path(change, message):
     plan = copy.deepcopy(PLAN)
-    change(plan["programs"][0]["steps"][0])
+    change(plan["programs"][0]["steps"]["webgpu"][0])
     with pytest.raises(InvalidModelError, match=message):
         validate(plan)
 

@@ -142,10 +142,9 @@ def test_inspecting_what_does_not_exist(webkiln) -> None:
 def write_plan(folder: Path) -> None:
     step = {
         "label": "Add_0",
-        "kernel": 0,
-        "buffers": [0, 1],
-        "params": [],
-        "workgroups": [],
+        "kind": "reduction",
+        "reads": [0],
+        "writes": [1],
         "flops": 4,
         "bytes": 32,
     }
@@ -154,10 +153,10 @@ def write_plan(folder: Path) -> None:
     variant = {"file": "simd.wasm", "sha256": "0" * 64, "bytes": 4, "features": ["simd"]}
     plan = {
         "format": "webkiln.plan", "version": 1, "generator": "webkiln", "name": "toy", "dims": [],
-        "programs": [{"name": "main", "steps": [step],
+        "programs": [{"name": "main", "steps": {"wasm": [step]},
                       "inputs": [port | {"name": "x", "buffer": 0}],
                       "outputs": [port | {"name": "y", "buffer": 1}]}],
-        "kernels": [{"name": "k0", "access": ["read", "write"], "params": 0, "kind": "reduction"}],
+        "kernels": [],
         "buffers": [buffer | {"name": "x", "role": "input", "wasm": 65536},
                     buffer | {"name": "y", "role": "output", "wasm": 65552}],
         "weights": {"bytes": 0, "shards": []}, "webgpu": None,

@@ -23,6 +23,11 @@ def buffer(name, shape=(4,), role="temporary", dtype=F32):
     return Buffer(name, dtype, shape, role)
 
 
+def both(steps):
+    """The same steps on both targets, of one program."""
+    return {"wasm": [steps], "webgpu": [steps]}
+
+
 def chain(count, width=4):
     """x → t0 → t1 → … → y, one step each."""
     x, y = buffer("x", (width,), "input"), buffer("y", (width,), "output")
@@ -86,7 +91,7 @@ def test_impossible_programs_name_the_buffer(steps, message):
 
 def test_a_chain_needs_memory_for_two():
     line, steps = chain(20, width=1024)
-    memory = plan(Program("p", (), (line[0],), (line[-1],)), steps)
+    memory = plan([Program("p", (), (line[0],), (line[-1],))], both(steps))
     assert memory.arena_bytes == 2 * 4096
     assert [s.bytes for s in memory.slots.slots] == [4096, 4096]
 
@@ -135,7 +140,7 @@ def test_arena_never_overlaps_and_is_no_larger_than_the_sum(drawn):
 @given(programs())
 def test_no_step_reads_and_writes_one_slot(drawn):
     program, steps = drawn
-    memory = plan(program, steps)
+    memory = plan([program], both(steps))
     for step in steps:
         places = [memory.slots.places[b] for b in (*step.reads, *step.writes)]
         assert len({slot for slot, _ in places}) == len(places)
@@ -154,16 +159,16 @@ def test_verifiers_find_what_is_wrong():
     with pytest.raises(ValueError, match="outside"):
         verify_arena(Arena({a: 0, b: 192}, 256), sizes, lives)
     slots = assign_slots({a: 16}, {a: Lifetime(0, 1)}, WeightSpace())
-    both = Slots(slots.slots, {a: (0, 0), b: (0, 0)})
+    shared = Slots(slots.slots, {a: (0, 0), b: (0, 0)})
     with pytest.raises(ValueError, match="step 0 reads and writes slot 0"):
-        verify_slots(both, {a: 16, b: 16}, [StepIO((a,), (b,))])
+        verify_slots(shared, {a: 16, b: 16}, [StepIO((a,), (b,))])
     with pytest.raises(ValueError, match="larger than its slot"):
-        verify_slots(both, {a: 17, b: 16}, [])
+        verify_slots(shared, {a: 17, b: 16}, [])
 
 
 def test_an_update_in_place_is_no_conflict():
     s = buffer("s", role="state")
-    memory = plan(Program("p", (), (), ()), [StepIO((s,), (s,))])
+    memory = plan([Program("p", (), (), ())], both([StepIO((s,), (s,))]))
     assert memory.slots.places[s] == (0, 0)
 
 
@@ -192,18 +197,18 @@ def test_buffer_beyond_the_limit_is_named_with_its_size():
 def test_model_beyond_4_gib_is_refused():
     line, steps = chain(0, width=1 << 30)
     with pytest.raises(UnsupportedModelError, match=r"8\.0 GiB"):
-        plan(Program("p", (), (line[0],), (line[-1],)), steps, webgpu=False)
+        plan([Program("p", (), (line[0],), (line[-1],))], {"wasm": [steps]})
 
 
 def test_too_many_dimensions():
     with pytest.raises(UnsupportedModelError, match="200 symbolic dimensions, 112"):
-        plan(Program("p", tuple(Dim(f"d{k}", 4) for k in range(200)), (), ()), [])
+        plan([Program("p", tuple(Dim(f"d{k}", 4) for k in range(200)), (), ())], both([]))
 
 
 def test_sizes_are_taken_at_the_bounds():
     n = Dim("n", 100)
     x, y = buffer("x", (n, 3), "input"), buffer("y", (ceildiv(n, 8), 8), "output", I8)
-    memory = plan(Program("p", (n,), (x,), (y,)), [StepIO((x,), (y,))])
+    memory = plan([Program("p", (n,), (x,), (y,))], both([StepIO((x,), (y,))]))
     assert (memory.sizes[x], memory.sizes[y]) == (1200, 104)
 
 
@@ -218,7 +223,7 @@ def test_address_map():
     x, y = buffer("x", role="input"), buffer("y", role="output")
     c, unused = buffer("c", role="constant"), buffer("unused", role="constant")
     values = {c: np.ones(4, np.float32), unused: np.zeros(4, np.float32)}
-    memory = plan(Program("p", (), (x,), (y,), values), [StepIO((x, c), (y,))])
+    memory = plan([Program("p", (), (x,), (y,), values)], both([StepIO((x, c), (y,))]))
     assert memory.weights_base == memory.wasm[c] == 9 * 65536
     assert memory.arena_base == memory.weights_base + 256
     assert memory.arena_base in (memory.wasm[x], memory.wasm[y])
@@ -233,9 +238,34 @@ def test_constants_go_in_the_order_of_use_and_equal_ones_once():
     x, y = buffer("x", role="input"), buffer("y", role="output")
     a, b, c = (buffer(n, (3,), "constant", I32) for n in names)
     values = {a: np.arange(3), b: np.array([7, 7, 7]), c: np.arange(3)}
-    memory = plan(Program("p", (), (x,), (y,), values), [StepIO((x, b, a, c), (y,))])
+    memory = plan([Program("p", (), (x,), (y,), values)], both([StepIO((x, b, a, c), (y,))]))
     assert memory.weights.offsets == {b: 0, a: 256, c: 256}
     data = memory.weights.data()
     assert data[:12].view(np.int32).tolist() == [7, 7, 7]
     assert data[256:268].view(np.int32).tolist() == [0, 1, 2]
     assert memory.weights.bytes == data.size == 268
+
+
+def test_programs_share_weights_states_and_scratch_memory():
+    """Two programs run one at a time: only what they both keep has memory of its own."""
+    c, s = buffer("c", role="constant"), buffer("s", (64,), "state")
+    values = np.arange(4, dtype=np.float32)
+    made = []
+    for k in range(2):
+        x, t, y = buffer(f"x{k}", (64,), "input"), buffer(f"t{k}", (900,)), buffer(f"y{k}", (8,))
+        own = c if k == 0 else buffer("c again", role="constant")
+        steps = [StepIO((x, own), (t,)), StepIO((t, s), (s, y))]
+        made.append((Program(f"p{k}", (), (x,), (y,), {own: values}, states=(s,)), steps, t, own))
+    memory = plan(
+        [m[0] for m in made], {target: [m[1] for m in made] for target in ("wasm", "webgpu")}
+    )
+    (_, _, t0, c0), (_, _, t1, c1) = made
+    assert memory.wasm[c0] == memory.wasm[c1]
+    assert memory.wasm[t0] == memory.wasm[t1]
+    assert memory.slots.places[t0] == memory.slots.places[t1]
+    end = memory.wasm[s] + 256
+    assert all(
+        a >= end or a + memory.sizes[b] <= memory.wasm[s]
+        for b, a in memory.wasm.items()
+        if b is not s
+    )

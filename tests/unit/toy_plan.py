@@ -17,6 +17,10 @@ def plan() -> dict[str, Any]:
         return {"label": label, "kernel": kernel, "buffers": buffers, "params": ["n"],
                 "workgroups": [1, 1, 1], "flops": flops, "bytes": ["*", "n", 8]}  # fmt: skip
 
+    def call(label: str, kind: str, buffers: list[int], flops: Any) -> dict[str, Any]:
+        return {"label": label, "kind": kind, "reads": buffers[:-1], "writes": buffers[-1:],
+                "flops": flops, "bytes": ["*", "n", 8]}  # fmt: skip
+
     def asset(name: str) -> dict[str, Any]:
         return {"file": name, "sha256": "0" * 64, "bytes": 4}
 
@@ -27,11 +31,18 @@ def plan() -> dict[str, Any]:
             "name": "main",
             "inputs": [{"name": "x", "dtype": "float32", "shape": [1, "n"], "buffer": 0}],
             "outputs": [{"name": "y", "dtype": "float32", "shape": [["*", "n", 2]], "buffer": 4}],
-            "steps": [
-                step("MatMul_0 + Relu_1", 0, [0, 5, 1], ["*", "n", 100]),
-                step("Softmax_2", 1, [1, 2], ["*", "n", 10]),
-                step("Add_3", 2, [1, 2, 4], "n"),
-            ],
+            "steps": {
+                "wasm": [
+                    call("MatMul_0 + Relu_1", "contraction", [0, 5, 1], ["*", "n", 100]),
+                    call("Softmax_2", "reduction", [1, 2], ["*", "n", 10]),
+                    call("Add_3", "elementwise", [1, 2, 4], "n"),
+                ],
+                "webgpu": [
+                    step("MatMul_0 + Relu_1", 0, [0, 5, 1], ["*", "n", 100]),
+                    step("Softmax_2", 1, [1, 2], ["*", "n", 10]),
+                    step("Add_3", 2, [1, 2, 4], "n"),
+                ],
+            },
         }],
         "kernels": [
             {"name": "k0", "access": ["read", "read", "write"], "params": 1, "kind": "contraction"},

@@ -269,4 +269,4 @@ def _kernel(step: dict[str, Any], peak: Peak | None) -> Kernel:
     floor = None
     if peak is not None:
         floor = max(step["flops"] / peak.gflops, step["bytes"] / peak.gbps) / 1e6
-    return Kernel(step["label"], step["kernel"], step["ms"], step["flops"], step["bytes"], floor)
+    return Kernel(step["label"], step["kind"], step["ms"], step["flops"], step["bytes"], floor)

@@ -24,7 +24,7 @@ class Kernel:
     """One step timed alone on one thread. `floor_ms` is None where the peak is not known."""
 
     label: str
-    kernel: str
+    kind: str
     ms: float
     flops: float
     bytes: float

@@ -4,16 +4,17 @@ from webkiln.bundle.bundle import Bundle
 from webkiln.bundle.golden import GoldenSample, OutputCheck
 from webkiln.bundle.plan import Plan, validate
 from webkiln.bundle.runner import StepTime
-from webkiln.bundle.writer import KernelRecord, Shader, StepRecord, assemble
+from webkiln.bundle.writer import DispatchRecord, KernelRecord, ProgramRecord, Shader, assemble
 
 __all__ = [
     "Bundle",
     "GoldenSample",
+    "DispatchRecord",
     "KernelRecord",
+    "ProgramRecord",
     "OutputCheck",
     "Plan",
     "Shader",
-    "StepRecord",
     "StepTime",
     "assemble",
     "validate",

@@ -16,6 +16,7 @@ from webkiln.errors import InvalidModelError
 __all__ = [
     "BufferPlan",
     "DimPlan",
+    "DispatchPlan",
     "GoldenPlan",
     "GoldenTensorPlan",
     "KernelPlan",
@@ -23,6 +24,8 @@ __all__ = [
     "PortPlan",
     "ProgramPlan",
     "StepPlan",
+    "StepsPlan",
+    "WasmStepPlan",
     "to_json",
     "validate",
 ]
@@ -48,15 +51,35 @@ class PortPlan(TypedDict):
 
 
 class StepPlan(TypedDict):
-    """One kernel on given buffers; `workgroups` is empty without the WebGPU target."""
+    """What every target's steps say: the model's nodes, and the cost."""
 
     label: str
+    flops: Expression
+    bytes: Expression
+
+
+class WasmStepPlan(StepPlan):
+    """A step inside the wasm module; `kind` is the rule that scheduled it."""
+
+    kind: str
+    reads: list[int]
+    writes: list[int]
+
+
+class DispatchPlan(StepPlan):
+    """A WebGPU dispatch: one kernel on given buffers."""
+
     kernel: int
     buffers: list[int]
     params: list[Expression]
     workgroups: list[Expression]
-    flops: Expression
-    bytes: Expression
+
+
+class StepsPlan(TypedDict):
+    """The step lists of the targets that were built."""
+
+    wasm: NotRequired[list[WasmStepPlan]]
+    webgpu: NotRequired[list[DispatchPlan]]
 
 
 class ProgramPlan(TypedDict):
@@ -65,11 +88,11 @@ class ProgramPlan(TypedDict):
     name: str
     inputs: list[PortPlan]
     outputs: list[PortPlan]
-    steps: list[StepPlan]
+    steps: StepsPlan
 
 
 class KernelPlan(TypedDict):
-    """A kernel's signature; `kind` is the rule that scheduled it."""
+    """A WGSL kernel's signature; `kind` is the rule that scheduled it."""
 
     name: str
     access: list[Access]
@@ -260,9 +283,22 @@ def _program_problems(plan: Plan, program: ProgramPlan, path: str, dims: set[str
         for k, port in enumerate(ports):
             if port["buffer"] >= buffers:
                 yield f"{path}.{kind}[{k}].buffer: {port['buffer']} of {buffers} buffers"
+            elif any(plan[t] and not _placed(plan, port["buffer"], t) for t in ("wasm", "webgpu")):
+                yield f"{path}.{kind}[{k}].buffer: has no place on every target"
             yield from _unknown_dims(port["shape"], dims, f"{path}.{kind}[{k}].shape")
-    for k, step in enumerate(program["steps"]):
-        at = f"{path}.steps[{k}]"
+    for target in ("wasm", "webgpu"):
+        if plan[target] is not None and target not in program["steps"]:
+            yield f"{path}.steps.{target}: is missing"
+    for k, call in enumerate(program["steps"].get("wasm", [])):
+        at = f"{path}.steps.wasm[{k}]"
+        for b in (*call["reads"], *call["writes"]):
+            if b >= buffers:
+                yield f"{at}: {b} of {buffers} buffers"
+            elif plan["wasm"] is not None and plan["buffers"][b]["wasm"] is None:
+                yield f"{at}: buffer {b} has no address"
+        yield from _unknown_dims([call["flops"], call["bytes"]], dims, at)
+    for k, step in enumerate(program["steps"].get("webgpu", [])):
+        at = f"{path}.steps.webgpu[{k}]"
         if step["kernel"] >= len(kernels):
             yield f"{at}.kernel: {step['kernel']} of {len(kernels)} kernels"
             continue
@@ -272,12 +308,17 @@ def _program_problems(plan: Plan, program: ProgramPlan, path: str, dims: set[str
         for key, count in takes.items():
             if given[key] != count:
                 yield f"{at}.{key}: has {given[key]} entries, {kernel['name']} takes {count}"
-        if any(b >= buffers for b in step["buffers"]):
-            yield f"{at}.buffers: {max(step['buffers'])} of {buffers} buffers"
-        if plan["webgpu"] is not None and len(step["workgroups"]) != 3:
-            yield f"{at}.workgroups: WebGPU needs three"
+        for b in step["buffers"]:
+            if b >= buffers:
+                yield f"{at}.buffers: {b} of {buffers} buffers"
+            elif plan["webgpu"] is not None and plan["buffers"][b]["webgpu"] is None:
+                yield f"{at}.buffers: buffer {b} has no slot"
         used = [*step["params"], *step["workgroups"], step["flops"], step["bytes"]]
         yield from _unknown_dims(used, dims, at)
+
+
+def _placed(plan: Plan, buffer: int, target: Literal["wasm", "webgpu"]) -> bool:
+    return plan["buffers"][buffer][target] is not None
 
 
 def _unknown_dims(expressions: list[Expression], dims: set[str], path: str) -> Iterator[str]:
@@ -290,15 +331,13 @@ def _unknown_dims(expressions: list[Expression], dims: set[str], path: str) -> I
 
 def _place_problems(plan: Plan, buffer: BufferPlan, path: str) -> Iterator[str]:
     wasm, webgpu = plan["wasm"], plan["webgpu"]
-    if wasm is not None:
-        address, size = buffer["wasm"], wasm["memory"]["bytes"]
-        if address is None:
-            yield f"{path}.wasm: is missing"
-        elif address + buffer["bytes"] > size:
+    address, place = buffer["wasm"], buffer["webgpu"]
+    if wasm is not None and address is not None:
+        size = wasm["memory"]["bytes"]
+        if address + buffer["bytes"] > size:
             yield f"{path}.wasm: ends beyond the memory's {size} bytes"
-    if webgpu is not None:
-        place = buffer["webgpu"]
-        if place is None or place["slot"] >= len(webgpu["slots"]):
-            yield f"{path}.webgpu: has no slot"
+    if webgpu is not None and place is not None:
+        if place["slot"] >= len(webgpu["slots"]):
+            yield f"{path}.webgpu: slot {place['slot']} of {len(webgpu['slots'])}"
         elif place["offset"] + buffer["bytes"] > webgpu["slots"][place["slot"]]["bytes"]:
             yield f"{path}.webgpu: ends beyond slot {place['slot']}"

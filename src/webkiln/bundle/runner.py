@@ -28,7 +28,6 @@ class StepTime:
     """What one step took on one thread, and what it costs at these dims."""
 
     label: str
-    kernel: str
     kind: str
     seconds: float
     flops: int
@@ -109,24 +108,23 @@ class WasmRunner:
     ) -> list[StepTime]:
         """Every step's median seconds over `repeats` runs of the whole program, step by step."""
         plan = self._program(program)
-        seconds = np.empty((repeats, len(plan["steps"])))
+        steps = plan["steps"]["wasm"]
+        seconds = np.empty((repeats, len(steps)))
         for row in seconds:
             self._write(plan, arrays, dims)
             for k in range(len(row)):
                 start = time.perf_counter()
                 self._call(self._step, program, k)
                 row[k] = time.perf_counter() - start
-        kernels = self.plan["kernels"]
         return [
             StepTime(
                 step["label"],
-                kernels[step["kernel"]]["name"],
-                kernels[step["kernel"]]["kind"],
+                step["kind"],
                 float(taken),
                 evaluate(step["flops"], dims),
                 evaluate(step["bytes"], dims),
             )
-            for step, taken in zip(plan["steps"], np.median(seconds, axis=0), strict=True)
+            for step, taken in zip(steps, np.median(seconds, axis=0), strict=True)
         ]
 
     def _program(self, index: int) -> ProgramPlan:

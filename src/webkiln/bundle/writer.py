@@ -16,24 +16,26 @@ from webkiln.bundle.plan import (
     Access,
     AssetPlan,
     BufferPlan,
+    DispatchPlan,
     KernelPlan,
     Plan,
     PortPlan,
     ProgramPlan,
     SlotPlan,
-    StepPlan,
+    StepsPlan,
     WasmPlan,
+    WasmStepPlan,
     WebGPUPlan,
     to_json,
 )
 from webkiln.bundle.weights import write_shards
 from webkiln.ir.buffer import Buffer, row_major
-from webkiln.ir.expr import Expr
-from webkiln.ir.program import Program
+from webkiln.ir.expr import Dim, Expr
+from webkiln.ir.program import Program, Step
 from webkiln.memory.plan import DIMS, MAX_THREADS, STACK_BYTES, STACKS, MemoryPlan
 from webkiln.targets.toolchain import Variant
 
-__all__ = ["KernelRecord", "Shader", "StepRecord", "assemble"]
+__all__ = ["DispatchRecord", "KernelRecord", "ProgramRecord", "Shader", "assemble"]
 
 _MIN_BYTES = 4  # WebGPU binds nothing smaller
 
@@ -48,20 +50,23 @@ class KernelRecord:
     kind: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class StepRecord:
-    """One kernel (an index) on given buffers. Expressions are over dims.
+@dataclass(frozen=True, slots=True)
+class DispatchRecord:
+    """What WebGPU adds to a step: which kernel, by index, on how many workgroups (x, y, z)."""
 
-    `workgroups` is the WebGPU dispatch (x, y, z), empty without that target.
-    """
-
-    label: str
+    step: Step
     kernel: int
-    buffers: tuple[Buffer, ...]
-    params: tuple[Expr, ...]
-    flops: Expr
-    bytes: Expr
-    workgroups: tuple[Expr, ...] = ()
+    workgroups: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRecord:
+    """An entry point of the model, and its step list on each target (None: not built)."""
+
+    name: str
+    program: Program
+    wasm: Sequence[Step] | None
+    webgpu: Sequence[DispatchRecord] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +82,7 @@ class Shader:
 
 
 def assemble(
-    program: Program,
-    steps: Sequence[StepRecord],
+    programs: Sequence[ProgramRecord],
     kernels: Sequence[KernelRecord],
     memory: MemoryPlan,
     *,
@@ -90,15 +94,17 @@ def assemble(
     assets: Mapping[str, bytes] | None = None,
     app: Callable[[Plan], Mapping[str, bytes]] | None = None,
 ) -> Bundle:
-    """The bundle of `program`.
+    """The bundle of `programs`.
 
-    `memory` is the plan that the printed code was made with; `wasm` the compiled variants, best
+    `kernels` are those of the shader; `memory` is the plan that the printed code was made with;
+    `wasm` the compiled variants, best
     first; `assets` files for the task (tokenizer.json, labels) that go beside the plan; `app` makes
     the page's files, given the finished plan. Raises `InvalidModelError` when the parts don't fit
     together.
     """
     index = {buffer: k for k, buffer in enumerate(memory.buffers)}
-    names = _dim_names(program)
+    dims = list(dict.fromkeys(d for p in programs for d in p.program.dims))
+    names = _dim_names(dims)
     weights, shards = write_shards(memory.weights)
     files: dict[str, Data] = dict(shards) | dict(assets or {})
     plan: Plan = {
@@ -106,8 +112,8 @@ def assemble(
         "version": 1,
         "generator": f"webkiln {webkiln.__version__}",
         "name": name,
-        "dims": [{"name": names[d.name], "min": 1, "max": d.max or 1} for d in program.dims],
-        "programs": [_program(program, steps, index, names, webgpu=shader is not None)],
+        "dims": [{"name": names[d.name], "min": 1, "max": d.max or 1} for d in dims],
+        "programs": [_program(p, index, names) for p in programs],
         "kernels": [_kernel(k) for k in kernels],
         "buffers": [_buffer(b, memory, wasm=wasm is not None) for b in memory.buffers],
         "weights": weights,
@@ -123,33 +129,33 @@ def assemble(
     return Bundle({PLAN: to_json(plan)} | model | dict(app(plan) if app is not None else {}))
 
 
-def _dim_names(program: Program) -> dict[str, str]:
+def _dim_names(dims: Sequence[Dim]) -> dict[str, str]:
     """Names that are identifiers; exporters also write `past_length + 1` or `batch size`."""
     names: dict[str, str] = {}
-    for dim in program.dims:
+    for dim in dims:
         name = dim.name
         if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
             name = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
             name = name if re.match(r"[A-Za-z]", name) else f"dim_{name}"
-        while name != dim.name and name in ({*names.values(), *(d.name for d in program.dims)}):
+        while name != dim.name and name in ({*names.values(), *(d.name for d in dims)}):
             name += "_"
         names[dim.name] = name
     return names
 
 
 def _program(
-    program: Program,
-    steps: Sequence[StepRecord],
-    index: Mapping[Buffer, int],
-    names: Mapping[str, str],
-    *,
-    webgpu: bool,
+    record: ProgramRecord, index: Mapping[Buffer, int], names: Mapping[str, str]
 ) -> ProgramPlan:
+    steps: StepsPlan = {}
+    if record.wasm is not None:
+        steps["wasm"] = [_wasm_step(s, index, names) for s in record.wasm]
+    if record.webgpu is not None:
+        steps["webgpu"] = [_dispatch(d, index, names) for d in record.webgpu]
     return {
-        "name": "main",
-        "inputs": [_port(b, index[b], names) for b in program.inputs],
-        "outputs": [_port(b, index[b], names) for b in program.outputs],
-        "steps": [_step(s, index, names, webgpu=webgpu) for s in steps],
+        "name": record.name,
+        "inputs": [_port(b, index[b], names) for b in record.program.inputs],
+        "outputs": [_port(b, index[b], names) for b in record.program.outputs],
+        "steps": steps,
     }
 
 
@@ -164,15 +170,27 @@ def _port(buffer: Buffer, index: int, names: Mapping[str, str]) -> PortPlan:
     }
 
 
-def _step(
-    step: StepRecord, index: Mapping[Buffer, int], names: Mapping[str, str], *, webgpu: bool
-) -> StepPlan:
+def _wasm_step(step: Step, index: Mapping[Buffer, int], names: Mapping[str, str]) -> WasmStepPlan:
     return {
         "label": step.label,
-        "kernel": step.kernel,
-        "buffers": [index[b] for b in step.buffers],
-        "params": [expr_to_json(e, names) for e in step.params],
-        "workgroups": [expr_to_json(e, names) for e in step.workgroups] if webgpu else [],
+        "kind": step.kernel.kind,
+        "reads": [index[b] for b in step.reads],
+        "writes": [index[b] for b in step.writes],
+        "flops": expr_to_json(step.flops, names),
+        "bytes": expr_to_json(step.bytes, names),
+    }
+
+
+def _dispatch(
+    dispatch: DispatchRecord, index: Mapping[Buffer, int], names: Mapping[str, str]
+) -> DispatchPlan:
+    step = dispatch.step
+    return {
+        "label": step.label,
+        "kernel": dispatch.kernel,
+        "buffers": [index[b] for b in step.kernel.buffers],
+        "params": [expr_to_json(e, names) for e in step.kernel.params],
+        "workgroups": [expr_to_json(e, names) for e in dispatch.workgroups],
         "flops": expr_to_json(step.flops, names),
         "bytes": expr_to_json(step.bytes, names),
     }
@@ -188,13 +206,13 @@ def _kernel(kernel: KernelRecord) -> KernelPlan:
 
 
 def _buffer(buffer: Buffer, memory: MemoryPlan, *, wasm: bool) -> BufferPlan:
-    place = None if memory.slots is None else memory.slots.places[buffer]
+    place = None if memory.slots is None else memory.slots.places.get(buffer)
     return {
         "name": buffer.name,
         "dtype": "int32" if buffer.dtype.kind == "b" else buffer.dtype.name,
         "bytes": max(memory.sizes[buffer], _MIN_BYTES),
         "role": buffer.role,
-        "wasm": memory.wasm[buffer] if wasm else None,
+        "wasm": memory.wasm.get(buffer) if wasm else None,
         "webgpu": None if place is None else {"slot": place[0], "offset": place[1]},
     }
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from webkiln.bundle.expression import Expression, evaluate, show
-from webkiln.bundle.plan import BufferPlan, Plan, PortPlan, ProgramPlan, StepPlan, validate
+from webkiln.bundle.plan import (
+    BufferPlan,
+    DispatchPlan,
+    Plan,
+    PortPlan,
+    ProgramPlan,
+    StepPlan,
+    WasmStepPlan,
+    validate,
+)
 from webkiln.errors import InputError, InvalidModelError
 
 __all__ = ["BufferReport", "BundleReport", "ProgramReport", "StepReport", "bundle_report"]
@@ -29,7 +38,6 @@ class StepReport:
 
     index: int
     nodes: list[str]
-    kernel: str
     kind: str
     reads: list[int]
     writes: list[int]
@@ -171,7 +179,12 @@ def _checked(plan: Plan, at: Mapping[str, int]) -> Mapping[str, int]:
 
 
 def _program(plan: Plan, program: ProgramPlan, dims: Mapping[str, int]) -> ProgramReport:
-    steps = [_step(plan, i, step, dims) for i, step in enumerate(program["steps"])]
+    lists = program["steps"]
+    steps = (
+        [_wasm_step(plan, i, step, dims) for i, step in enumerate(lists["wasm"])]
+        if "wasm" in lists
+        else [_dispatch(plan, i, step, dims) for i, step in enumerate(lists["webgpu"])]
+    )
     buffers = _lifetimes(plan, program, steps)
     live = [sum(b.bytes for b in buffers if b.first <= i <= b.last) for i in range(len(steps))]
     return ProgramReport(
@@ -188,17 +201,33 @@ def _port(port: PortPlan) -> str:
     return f"{port['name']}: {port['dtype']}[{', '.join(show(size) for size in port['shape'])}]"
 
 
-def _step(plan: Plan, index: int, step: StepPlan, dims: Mapping[str, int]) -> StepReport:
+def _wasm_step(plan: Plan, index: int, step: WasmStepPlan, dims: Mapping[str, int]) -> StepReport:
+    return _step(plan, index, step, step["kind"], step["reads"], step["writes"], dims)
+
+
+def _dispatch(plan: Plan, index: int, step: DispatchPlan, dims: Mapping[str, int]) -> StepReport:
     kernel = plan["kernels"][step["kernel"]]
     uses = list(zip(kernel["access"], step["buffers"], strict=True))
+    reads = [buffer for access, buffer in uses if access != "write"]
     writes = [buffer for access, buffer in uses if access != "read"]
+    return _step(plan, index, step, kernel["kind"], reads, writes, dims)
+
+
+def _step(
+    plan: Plan,
+    index: int,
+    step: StepPlan,
+    kind: str,
+    reads: list[int],
+    writes: list[int],
+    dims: Mapping[str, int],
+) -> StepReport:
     cost = {"flops": step["flops"], "bytes": step["bytes"]}
     return StepReport(
         index=index,
         nodes=step["label"].split(" + "),
-        kernel=kernel["name"],
-        kind=kernel["kind"],
-        reads=[buffer for access, buffer in uses if access != "write"],
+        kind=kind,
+        reads=reads,
         writes=writes,
         output=", ".join(plan["buffers"][buffer]["name"] for buffer in writes),
         flops=evaluate(cost["flops"], dims),

@@ -110,7 +110,7 @@ function stepTable(program, near) {
       railCell(program.rail, step.index, step.kind),
       make("td", { class: "soft" }, String(step.index)),
       make("td", { class: "nodes", title: step.nodes.join(" + ") }, ...chips),
-      make("td", {}, step.kind, make("span", { class: "soft" }, ` ${step.kernel}`)),
+      make("td", {}, step.kind),
       make("td", { class: "number" }, count(step.flops), bar(step.flops, mostFlops)),
       make("td", { class: "number" }, bytes(step.bytes), bar(step.bytes, mostBytes)),
       make("td", { class: "number" }, step.bytes ? (step.flops / step.bytes).toFixed(1) : "–"),

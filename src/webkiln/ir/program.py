@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -84,12 +85,26 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Step:
-    """One kernel on given buffers; `flops` and `bytes` are its cost, expressions over the dims."""
+    """One kernel of a target's step list; its cost is expressions over the dims."""
 
-    compute: Compute
-    kernel: dict[str, Kernel]  # target name → kernel
+    label: str  # the nodes of the model that it stands for
+    kernel: Kernel
     flops: Expr
     bytes: Expr
+
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        """The buffers whose values it uses."""
+        return self._where(lambda access: access != "write")
+
+    @property
+    def writes(self) -> tuple[Buffer, ...]:
+        """The buffers that it changes."""
+        return self._where(lambda access: access != "read")
+
+    def _where(self, chosen: Callable[[Access], bool]) -> tuple[Buffer, ...]:
+        pairs = zip(self.kernel.buffers, self.kernel.access, strict=True)
+        return tuple(buffer for buffer, access in pairs if chosen(access))
 
 
 @dataclass(eq=False, slots=True)

@@ -20,13 +20,17 @@ __all__ = ["lower_graph"]
 
 
 def lower_graph(
-    model: ir.Model, bounds: Mapping[str, int], states: Mapping[str, str] | None = None
+    model: ir.Model,
+    bounds: Mapping[str, int],
+    states: Mapping[str, str] | None = None,
+    shared: dict[str, Buffer] | None = None,
 ) -> tuple[Program, Context]:
     """Every node of `model` through its definition.
 
     `bounds` gives the maximum of each symbolic dimension. `states` names inputs that are to live
     on the device, each with the output that is its value for the next run; neither is then an
-    input or output of the program. Raises `UnboundedDimensionError` for a dimension without bound,
+    input or output of the program. `shared` collects their buffers by name, for other programs
+    over the same states. Raises `UnboundedDimensionError` for a dimension without bound,
     and one `UnsupportedModelError` that lists every node with no definition or outside its
     definition's reach.
     """
@@ -42,7 +46,7 @@ def lower_graph(
         tensor = _input(value, dims)
         following = (states or {}).get(value.name or "")
         if following is not None:
-            tensor = _state(tensor)
+            tensor = _state(tensor, {} if shared is None else shared)
             kept[tensor.buffer] = following
             if len(value.uses()) == 1:
                 ctx.updatable.add(tensor.buffer)
@@ -78,14 +82,15 @@ def lower_graph(
     return _with_outputs(program, [(n, t) for n, t in named if n not in next_states]), ctx
 
 
-def _state(tensor: Tensor) -> Tensor:
+def _state(tensor: Tensor, shared: dict[str, Buffer]) -> Tensor:
     """A model's input as memory that lives between runs, whose size is known."""
     if not all(isinstance(e, Const) for e in tensor.shape):
         raise UnsupportedModelError(
             f"the state {tensor.buffer.name!r} has shape {list(tensor.shape)}, which varies",
             hint="bind its dimensions to numbers",
         )
-    return Tensor(replace(tensor.buffer, role="state"), tensor.dtype)
+    own = replace(tensor.buffer, role="state")
+    return Tensor(shared.setdefault(own.name, own), tensor.dtype)
 
 
 def _with_states(program: Program, following: Mapping[Buffer, Tensor]) -> Program:

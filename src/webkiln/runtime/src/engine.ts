@@ -1,5 +1,5 @@
-import type { Dims } from "./expression.js";
 import type { Device } from "./model.js";
+import type { RunInputs } from "./protocol.js";
 import type { WeightSink } from "./shards.js";
 
 /** A model in memory on one device. Calls never overlap: the worker queues them. */
@@ -7,20 +7,10 @@ export interface Engine {
   readonly device: Device;
   /** What would be better but isn't to be had, and why. */
   readonly fallbacks: readonly string[];
-  /**
-   * Runs a program. Inputs are in storage types, in the program's order, and so are the outputs.
-   */
-  run(
-    program: number,
-    dims: Dims,
-    inputs: readonly Uint8Array<ArrayBuffer>[],
-  ): Promise<ArrayBuffer[]>;
+  /** Runs a program; the outputs asked for, in storage types. */
+  run(run: RunInputs): Promise<ArrayBuffer[]>;
   /** Milliseconds of every step of one run. */
-  profile(
-    program: number,
-    dims: Dims,
-    inputs: readonly Uint8Array<ArrayBuffer>[],
-  ): Promise<number[]>;
+  profile(run: RunInputs): Promise<number[]>;
   dispose(): void;
 }
 

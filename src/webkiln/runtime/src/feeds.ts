@@ -73,7 +73,8 @@ function needs({ inputs, outputs, steps }: PlanProgram, name: string): boolean {
     typeof e === "object" ? mentions(e[1]) || mentions(e[2]) : e === name;
   return (
     [...inputs, ...outputs].some(({ shape }) => shape.some(mentions)) ||
-    steps.some(({ params, workgroups }) => params.some(mentions) || workgroups.some(mentions))
+    steps.wasm.some(({ flops, bytes }) => mentions(flops) || mentions(bytes)) ||
+    steps.webgpu.some(({ params, workgroups }) => [...params, ...workgroups].some(mentions))
   );
 }
 

@@ -81,12 +81,12 @@ export function prepare(
   buffers: readonly GPUBuffer[],
   layouts: readonly GPUBindGroupLayout[],
 ): Ready {
-  const sizes = program.steps.map(({ params }) => align(4 * params.length, ALIGN));
+  const sizes = program.steps.webgpu.map(({ params }) => align(4 * params.length, ALIGN));
   const total = sizes.reduce((a, b) => a + b, 0);
   const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
   const params = total ? device.createBuffer({ label: "params", size: total, usage }) : undefined;
   let at = 0;
-  const groups = program.steps.map((step, i) => {
+  const groups = program.steps.webgpu.map((step, i) => {
     const resources: GPUBufferBinding[] = step.buffers.map((index) => {
       const { bytes, webgpu } = plan.buffers[index]!;
       return {
@@ -117,7 +117,7 @@ export function prepare(
 export function pack({ plan, params }: Ready, dims: Dims): Int32Array<ArrayBuffer> {
   const values = new Int32Array(params!.size / 4);
   let at = 0;
-  for (const step of plan.steps) {
+  for (const step of plan.steps.webgpu) {
     step.params.forEach((param, i) => {
       values[at + i] = evaluate(param, dims);
     });

@@ -60,24 +60,24 @@ export class Host {
     return { state: this.state(), undecided };
   }
 
-  async run({ program, dims, inputs }: RunInputs): Promise<ArrayBuffer[]> {
+  async run(run: RunInputs): Promise<ArrayBuffer[]> {
     const start = performance.now();
     try {
-      return await (await this.opened()).run(program, dims, inputs);
+      return await (await this.opened()).run(run);
     } catch (error) {
       await this.recover(error);
-      return await this.engine!.run(program, dims, inputs);
+      return await this.engine!.run(run);
     } finally {
       this.busy += performance.now() - start;
     }
   }
 
   /** Median milliseconds of every step over some runs. */
-  async profile({ program, dims, inputs }: RunInputs): Promise<number[]> {
+  async profile(run: RunInputs): Promise<number[]> {
     const engine = await this.opened();
     const runs: number[][] = [];
-    for (let i = 0; i < PROFILE_RUNS; i++) runs.push(await engine.profile(program, dims, inputs));
-    return runs[0]!.map((_, step) => median(runs.map((run) => run[step]!)));
+    for (let i = 0; i < PROFILE_RUNS; i++) runs.push(await engine.profile(run));
+    return runs[0]!.map((_, step) => median(runs.map((times) => times[step]!)));
   }
 
   /**
@@ -275,8 +275,8 @@ function isDeviceProblem(error: unknown): boolean {
 }
 
 /** Milliseconds of one run. */
-async function time(engine: Engine, { program, dims, inputs }: RunInputs): Promise<number> {
+async function time(engine: Engine, run: RunInputs): Promise<number> {
   const start = performance.now();
-  await engine.run(program, dims, inputs);
+  await engine.run(run);
   return performance.now() - start;
 }

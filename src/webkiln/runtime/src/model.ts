@@ -55,6 +55,8 @@ export interface RunOptions {
   readonly program?: string;
   /** Values of dimensions that no input's shape gives. */
   readonly dims?: Readonly<Record<string, number>>;
+  /** Names of the outputs that are wanted; the default is all. */
+  readonly outputs?: readonly string[];
 }
 
 /** One entry point of a model. Most models have one; a chat model has "prefill" and "decode". */
@@ -77,7 +79,8 @@ export interface Device {
 export interface StepProfile {
   /** Which nodes of the model the step computes. */
   readonly label: string;
-  readonly kernel: string;
+  /** The rule that scheduled it. */
+  readonly kind: string;
   /** Median milliseconds. On WebAssembly a step is timed on one thread alone. */
   readonly ms: number;
   readonly flops: number;

@@ -39,27 +39,39 @@ export interface PlanPort {
   readonly buffer: number;
 }
 
+/** What the steps of both targets say: the model's nodes, and the cost. */
 export interface Step {
   readonly label: string;
+  readonly flops: Expression;
+  readonly bytes: Expression;
+}
+
+/** A step inside the wasm module; `kind` is the rule that scheduled it. */
+export interface WasmStep extends Step {
+  readonly kind: string;
+}
+
+/** A WebGPU dispatch: one kernel on given buffers. */
+export interface Dispatch extends Step {
   readonly kernel: number;
   readonly buffers: readonly number[];
   readonly params: readonly Expression[];
   readonly workgroups: readonly Expression[];
-  readonly flops: Expression;
-  readonly bytes: Expression;
 }
 
 export interface PlanProgram {
   readonly name: string;
   readonly inputs: readonly PlanPort[];
   readonly outputs: readonly PlanPort[];
-  readonly steps: readonly Step[];
+  /** Empty where the target was not built. */
+  readonly steps: { readonly wasm: readonly WasmStep[]; readonly webgpu: readonly Dispatch[] };
 }
 
 export interface Kernel {
   readonly name: string;
   readonly access: readonly Access[];
   readonly params: number;
+  readonly kind: string;
 }
 
 export interface PlanBuffer {
@@ -152,6 +164,7 @@ const kernel = object<Kernel>({
   name: matching(/^[A-Za-z_]\w*$/, "a name"),
   access: array(oneOf<Access>("read", "write", "read_write"), 1),
   params: integer(),
+  kind: string,
 });
 
 const buffer = object<PlanBuffer>({
@@ -232,21 +245,26 @@ function programReader(
   const expression = expressionReader(names);
   const at = index(buffers, "buffers");
   const port = object<PlanPort>({ name: string, dtype, shape: array(expression), buffer: at });
+  const step = { label: string, flops: expression, bytes: expression };
   return object<PlanProgram>({
     name: string,
     inputs: array(port),
     outputs: array(port, 1),
-    steps: array(
-      object<Step>({
-        label: optional(string, ""),
-        kernel: index(kernels, "kernels"),
-        buffers: array(at, 1),
-        params: array(expression),
-        workgroups: optional(array(expression), []),
-        flops: optional(expression, 0),
-        bytes: optional(expression, 0),
-      }),
-    ),
+    steps: object<PlanProgram["steps"]>({
+      wasm: optional(array(object<WasmStep>({ ...step, kind: string })), []),
+      webgpu: optional(
+        array(
+          object<Dispatch>({
+            ...step,
+            kernel: index(kernels, "kernels"),
+            buffers: array(at, 1),
+            params: array(expression),
+            workgroups: array(expression),
+          }),
+        ),
+        [],
+      ),
+    }),
   });
 }
 
@@ -291,20 +309,32 @@ function checkDims({ dims, wasm: target }: Plan): void {
     invalid("wasm.memory.dims", "leaves too little room");
 }
 
-function checkSteps({ kernels, webgpu: target }: Plan, program: PlanProgram, path: string): void {
-  program.steps.forEach((step, i) => {
+function checkSteps(plan: Plan, program: PlanProgram, path: string): void {
+  const { buffers, kernels } = plan;
+  const place = (key: string, target: "wasm" | "webgpu", index: number): void => {
+    if (buffers[index]![target] === null) {
+      invalid(`${path}.${key}`, `names buffer ${index}, which has no place on ${target}`);
+    }
+  };
+  for (const target of ["wasm", "webgpu"] as const) {
+    if (!plan[target]) continue;
+    program.inputs.forEach(({ buffer }, i) => place(`inputs[${i}]`, target, buffer));
+    program.outputs.forEach(({ buffer }, i) => place(`outputs[${i}]`, target, buffer));
+  }
+  program.steps.webgpu.forEach((step, i) => {
     const { name, access, params } = kernels[step.kernel]!;
     const count = (key: string, actual: number, wanted: number): void => {
       if (actual !== wanted) {
         invalid(
-          `${path}.steps[${i}].${key}`,
+          `${path}.steps.webgpu[${i}].${key}`,
           `has ${actual} entries, where ${name} takes ${wanted}`,
         );
       }
     };
     count("buffers", step.buffers.length, access.length);
     count("params", step.params.length, params);
-    if (target) count("workgroups", step.workgroups.length, 3);
+    count("workgroups", step.workgroups.length, 3);
+    step.buffers.forEach((buffer) => place(`steps.webgpu[${i}].buffers`, "webgpu", buffer));
   });
 }
 
@@ -327,14 +357,13 @@ function checkPlaces(
 ): void {
   if (target) {
     const { memory } = target;
-    if (entry.wasm === null) return invalid(`${path}.wasm`, "is missing");
-    if (entry.wasm + entry.bytes > memory.bytes)
+    if (entry.wasm !== null && entry.wasm + entry.bytes > memory.bytes)
       invalid(`${path}.wasm`, "ends beyond wasm.memory.bytes");
     if (memory.weights + weightBytes > memory.bytes)
       invalid("wasm.memory.weights", "leaves too little room");
   }
-  if (gpu) {
-    const place = entry.webgpu ?? invalid(`${path}.webgpu`, "is missing");
+  const place = entry.webgpu;
+  if (gpu && place) {
     const slot =
       gpu.slots[place.slot] ??
       invalid(`${path}.webgpu.slot`, `is ${place.slot}, which does not exist`);

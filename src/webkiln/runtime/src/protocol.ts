@@ -5,11 +5,12 @@ import type { Dims } from "./expression.js";
 import type { DeviceOption, ModelState, Progress } from "./model.js";
 import type { Plan } from "./plan.js";
 
-/** Inputs of one run: bytes in storage types, in the program's order. */
+/** One run: inputs as bytes in storage types, in the program's order; outputs by index. */
 export interface RunInputs {
   readonly program: number;
   readonly dims: Dims;
   readonly inputs: readonly Uint8Array<ArrayBuffer>[];
+  readonly outputs: readonly number[];
 }
 
 export interface LoadRequest {

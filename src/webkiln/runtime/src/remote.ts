@@ -13,7 +13,7 @@ import type {
   RunOptions,
   StepProfile,
 } from "./model.js";
-import { resolve, type Plan } from "./plan.js";
+import { resolve, type Plan, type PlanProgram } from "./plan.js";
 import type { FromWorker, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
 import type { Tensor } from "./tensor.js";
 
@@ -117,7 +117,7 @@ export class Link {
 export function prepareRun(
   plan: Plan,
   feeds: Readonly<Record<string, Tensor>>,
-  { program: name, dims: given }: RunOptions = {},
+  { program: name, dims: given, outputs: wanted }: RunOptions = {},
 ): RunInputs {
   const program = name === undefined ? 0 : plan.programs.findIndex((entry) => entry.name === name);
   const chosen = plan.programs[program];
@@ -135,7 +135,17 @@ export function prepareRun(
     // Messages copy the whole buffer behind a view.
     return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
   });
-  return { program, dims, inputs };
+  return { program, dims, inputs, outputs: outputIndices(chosen, wanted) };
+}
+
+function outputIndices({ outputs }: PlanProgram, wanted: RunOptions["outputs"]): number[] {
+  if (!wanted) return outputs.map((_, i) => i);
+  return wanted.map((name) => {
+    const found = outputs.findIndex((port) => port.name === name);
+    if (found >= 0) return found;
+    const names = outputs.map((port) => `"${port.name}"`).join(", ");
+    throw new WebkilnError("option-invalid", `There is no output "${name}".`, `There is ${names}.`);
+  });
 }
 
 /** What `load` returns. Runs may be asked for before the worker has loaded; they wait. */
@@ -213,7 +223,8 @@ export class RemoteModel implements Model {
     this.compare?.(prepared);
     const { outputs } = this.plan.programs[prepared.program]!;
     return Object.fromEntries(
-      outputs.map(({ name, dtype, shape, buffer }, i) => {
+      prepared.outputs.map((index, i) => {
+        const { name, dtype, shape, buffer } = outputs[index]!;
         const storage = this.plan.buffers[buffer]!.dtype;
         return [name, fromStorage(stored[i]!, dtype, storage, resolve(shape, prepared.dims))];
       }),
@@ -226,15 +237,18 @@ export class RemoteModel implements Model {
   ): Promise<StepProfile[]> {
     const prepared = prepareRun(this.plan, feeds ?? (await this.sample()), options);
     const times = await this.link.ask({ type: "profile", ...prepared }, options.signal);
-    return this.plan.programs[prepared.program]!.steps.map(
-      ({ label, kernel, flops, bytes }, i) => ({
-        label,
-        kernel: this.plan.kernels[kernel]!.name,
-        ms: times[i]!,
-        flops: evaluate(flops, prepared.dims),
-        bytes: evaluate(bytes, prepared.dims),
-      }),
-    );
+    const { wasm, webgpu } = this.plan.programs[prepared.program]!.steps;
+    const steps =
+      this.device.type === "wasm"
+        ? wasm
+        : webgpu.map((step) => ({ ...step, kind: this.plan.kernels[step.kernel]!.kind }));
+    return steps.map(({ label, kind, flops, bytes }, i) => ({
+      label,
+      kind,
+      ms: times[i]!,
+      flops: evaluate(flops, prepared.dims),
+      bytes: evaluate(bytes, prepared.dims),
+    }));
   }
 
   async selfTest(): Promise<OutputCheck[]> {

@@ -2,10 +2,10 @@
 import { relaxedSimd, simd, threads as sharedMemory } from "wasm-feature-detect";
 import { reason, type Engine, type State, type WeightSource } from "./engine.js";
 import { toPlain, WebkilnError } from "./errors.js";
-import type { Dims } from "./expression.js";
 import { storedBytes } from "./feeds.js";
 import { get, versioned } from "./http.js";
 import type { Plan, Variant, WasmTarget } from "./plan.js";
+import type { RunInputs } from "./protocol.js";
 
 /** The exports of every variant; see docs/plan.md. */
 interface Exports {
@@ -295,12 +295,9 @@ class WasmModel implements WasmEngine {
     readonly fallbacks: readonly string[],
   ) {}
 
-  async run(
-    program: number,
-    dims: Dims,
-    inputs: readonly Uint8Array<ArrayBuffer>[],
-  ): Promise<ArrayBuffer[]> {
-    this.write(program, dims, inputs);
+  async run(run: RunInputs): Promise<ArrayBuffer[]> {
+    const { program, dims, outputs } = run;
+    this.write(run);
     try {
       this.exports.run(program, this.device.threads);
     } catch (cause) {
@@ -311,7 +308,8 @@ class WasmModel implements WasmEngine {
         { cause },
       );
     }
-    return this.plan.programs[program]!.outputs.map((port) => {
+    return outputs.map((index) => {
+      const port = this.plan.programs[program]!.outputs[index]!;
       const bytes = new Uint8Array(storedBytes(this.plan, port, dims));
       bytes.set(
         new Uint8Array(this.memory.buffer, this.plan.buffers[port.buffer]!.wasm!, bytes.length),
@@ -320,20 +318,16 @@ class WasmModel implements WasmEngine {
     });
   }
 
-  async profile(
-    program: number,
-    dims: Dims,
-    inputs: readonly Uint8Array<ArrayBuffer>[],
-  ): Promise<number[]> {
-    this.write(program, dims, inputs);
-    return this.plan.programs[program]!.steps.map((_, step) => {
+  async profile(run: RunInputs): Promise<number[]> {
+    this.write(run);
+    return this.plan.programs[run.program]!.steps.wasm.map((_, step) => {
       const start = performance.now();
-      this.exports.step(program, step);
+      this.exports.step(run.program, step);
       return performance.now() - start;
     });
   }
 
-  private write(program: number, dims: Dims, inputs: readonly Uint8Array[]): void {
+  private write({ program, dims, inputs }: RunInputs): void {
     const { buffer } = this.memory;
     const values = this.plan.dims.map(({ name }) => dims[name]!);
     new Int32Array(buffer, this.target.memory.dims, values.length).set(values);

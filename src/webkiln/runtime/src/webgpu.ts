@@ -1,7 +1,7 @@
 /** The WebGPU engine: buffers by slot, pipelines by kernel, a program is one compute pass. */
 import type { Engine, State, WeightSource } from "./engine.js";
 import { WebkilnError } from "./errors.js";
-import { evaluate, type Dims } from "./expression.js";
+import { evaluate } from "./expression.js";
 import { storedBytes } from "./feeds.js";
 import { align, checked, openDevice, requestAdapter, write } from "./gpu-device.js";
 import { buildPipelines, makeLayouts, pack, prepare, type Ready } from "./gpu-programs.js";
@@ -102,19 +102,15 @@ export class WebGPUModel implements Engine {
     });
   }
 
-  async run(
-    program: number,
-    dims: Dims,
-    inputs: readonly Uint8Array<ArrayBuffer>[],
-  ): Promise<ArrayBuffer[]> {
-    const ready = this.programs[program]!;
+  async run(run: RunInputs): Promise<ArrayBuffer[]> {
+    const ready = this.programs[run.program]!;
     return this.guard(() => {
-      this.write(ready, dims, inputs);
+      this.write(ready, run);
       const encoder = this.gpu.createCommandEncoder();
       const pass = encoder.beginComputePass();
       ready.groups.forEach((_, step) => this.encode(pass, ready, step));
       pass.end();
-      return this.read(ready, encoder, dims);
+      return this.read(ready, encoder, run);
     });
   }
 
@@ -122,9 +118,9 @@ export class WebGPUModel implements Engine {
    * Runs a program for the driver's sake, a few steps at a time, for as long as `goOn` says. True
    * if it came to its end.
    */
-  async warmUp({ program, dims, inputs }: RunInputs, goOn: () => boolean): Promise<boolean> {
-    const ready = this.programs[program]!;
-    await this.guard(async () => this.write(ready, dims, inputs));
+  async warmUp(run: RunInputs, goOn: () => boolean): Promise<boolean> {
+    const ready = this.programs[run.program]!;
+    await this.guard(async () => this.write(ready, run));
     for (let step = 0; step < ready.groups.length; step += CAUTIOUS) {
       await this.guard(() => {
         const encoder = this.gpu.createCommandEncoder();
@@ -149,16 +145,12 @@ export class WebGPUModel implements Engine {
     }
   }
 
-  async profile(
-    program: number,
-    dims: Dims,
-    inputs: readonly Uint8Array<ArrayBuffer>[],
-  ): Promise<number[]> {
-    const ready = this.programs[program]!;
+  async profile(run: RunInputs): Promise<number[]> {
+    const ready = this.programs[run.program]!;
     const timer = new StepTimer(this.gpu, ready.groups.length);
     try {
       return await this.guard(() => {
-        this.write(ready, dims, inputs);
+        this.write(ready, run);
         return timer.time((pass, step) => this.encode(pass, ready, step));
       });
     } finally {
@@ -196,15 +188,15 @@ export class WebGPUModel implements Engine {
   ): void {
     const [x, y, z] = workgroups[step] as [number, number, number];
     if (x * y * z === 0) return;
-    pass.setPipeline(this.pipelines[plan.steps[step]!.kernel]!);
+    pass.setPipeline(this.pipelines[plan.steps.webgpu[step]!.kernel]!);
     pass.setBindGroup(0, groups[step]!);
     pass.dispatchWorkgroups(x, y, z);
   }
 
-  private write(ready: Ready, dims: Dims, inputs: readonly Uint8Array<ArrayBuffer>[]): void {
+  private write(ready: Ready, { dims, inputs }: RunInputs): void {
     const key = JSON.stringify(dims);
     if (ready.dims !== key) {
-      const { steps } = ready.plan;
+      const steps = ready.plan.steps.webgpu;
       ready.workgroups = steps.map((step) => step.workgroups.map((size) => evaluate(size, dims)));
       if (ready.params) this.gpu.queue.writeBuffer(ready.params, 0, pack(ready, dims));
       ready.dims = key;
@@ -218,10 +210,11 @@ export class WebGPUModel implements Engine {
   private async read(
     { plan, staging }: Ready,
     encoder: GPUCommandEncoder,
-    dims: Dims,
+    { dims, outputs }: RunInputs,
   ): Promise<ArrayBuffer[]> {
     let at = 0;
-    const places = plan.outputs.map((port) => {
+    const places = outputs.map((index) => {
+      const port = plan.outputs[index]!;
       const { slot, offset } = this.plan.buffers[port.buffer]!.webgpu!;
       const bytes = storedBytes(this.plan, port, dims);
       encoder.copyBufferToBuffer(this.buffers[slot]!, offset, staging, at, align(bytes, 4));
@@ -232,8 +225,8 @@ export class WebGPUModel implements Engine {
     this.gpu.queue.submit([encoder.finish()]);
     await staging.mapAsync(GPUMapMode.READ, 0, Math.max(8, at));
     const mapped = staging.getMappedRange(0, Math.max(8, at));
-    const outputs = places.map(([start, bytes]) => mapped.slice(start, start + bytes));
+    const values = places.map(([start, bytes]) => mapped.slice(start, start + bytes));
     staging.unmap();
-    return outputs;
+    return values;
   }
 }

@@ -8,7 +8,7 @@ const { bind } = await load("feeds");
 const program = {
   inputs: [{ name: "x", dtype: "float32", shape: [["*", "n", 2], 3], buffer: 0 }],
   outputs: [{ name: "y", dtype: "float32", shape: ["n"], buffer: 1 }],
-  steps: [{ params: ["past"], workgroups: [1, 1, 1] }],
+  steps: { wasm: [], webgpu: [{ params: ["past"], workgroups: [1, 1, 1] }] },
 };
 const plan = {
   dims: [

@@ -18,17 +18,20 @@ const make = () => ({
       name: "main",
       inputs: [{ name: "x", dtype: "int64", shape: [1, "n"], buffer: 0 }],
       outputs: [{ name: "y", dtype: "float32", shape: [1, ["*", "n", 2]], buffer: 1 }],
-      steps: [
-        {
-          label: "Mul_0",
-          kernel: 0,
-          buffers: [0, 1],
-          params: ["n"],
-          workgroups: [["ceildiv", "n", 64], 1, 1],
-          flops: "n",
-          bytes: 8,
-        },
-      ],
+      steps: {
+        wasm: [{ label: "Mul_0", kind: "loops", reads: [0], writes: [1], flops: "n", bytes: 8 }],
+        webgpu: [
+          {
+            label: "Mul_0",
+            kernel: 0,
+            buffers: [0, 1],
+            params: ["n"],
+            workgroups: [["ceildiv", "n", 64], 1, 1],
+            flops: "n",
+            bytes: 8,
+          },
+        ],
+      },
     },
   ],
   kernels: [{ name: "k0", access: ["read", "write"], params: 1, kind: "elementwise" }],
@@ -140,39 +143,39 @@ const wrong = [
   ],
   [
     (p) => {
-      p.programs[0].steps[0].params = [["^", "n", 2]];
+      p.programs[0].steps.webgpu[0].params = [["^", "n", 2]];
     },
-    /steps\[0\]\.params\[0\] is not an expression/,
+    /steps\.webgpu\[0\]\.params\[0\] is not an expression/,
   ],
   [
     (p) => {
-      p.programs[0].steps[0].params = [["+", "n", "k"]];
+      p.programs[0].steps.webgpu[0].params = [["+", "n", "k"]];
     },
     /params\[0\]\[2\] names the dimension "k"/,
   ],
   [
     (p) => {
-      p.programs[0].steps[0].params = [];
+      p.programs[0].steps.webgpu[0].params = [];
     },
-    /steps\[0\]\.params has 0 entries, where k0 takes 1/,
+    /steps\.webgpu\[0\]\.params has 0 entries, where k0 takes 1/,
   ],
   [
     (p) => {
-      p.programs[0].steps[0].buffers = [0];
+      p.programs[0].steps.webgpu[0].buffers = [0];
     },
-    /steps\[0\]\.buffers has 1 entries, where k0 takes 2/,
+    /steps\.webgpu\[0\]\.buffers has 1 entries, where k0 takes 2/,
   ],
   [
     (p) => {
-      p.programs[0].steps[0].workgroups = [1];
+      p.programs[0].steps.webgpu[0].workgroups = [1];
     },
-    /steps\[0\]\.workgroups has 1 entries/,
+    /steps\.webgpu\[0\]\.workgroups has 1 entries/,
   ],
   [
     (p) => {
-      p.programs[0].steps[0].kernel = 1;
+      p.programs[0].steps.webgpu[0].kernel = 1;
     },
-    /steps\[0\]\.kernel should be an index in kernels/,
+    /steps\.webgpu\[0\]\.kernel should be an index in kernels/,
   ],
   [
     (p) => {
@@ -202,7 +205,7 @@ const wrong = [
     (p) => {
       delete p.buffers[0].wasm;
     },
-    /buffers\[0\]\.wasm is missing/,
+    /inputs\[0\] names buffer 0, which has no place on wasm/,
   ],
   [
     (p) => {
