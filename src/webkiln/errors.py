@@ -7,7 +7,9 @@ message without a traceback and exits with the class's `exit_code`; a program ca
 from __future__ import annotations
 
 __all__ = [
+    "ChatTemplateError",
     "CheckFailedError",
+    "ContextFullError",
     "InputError",
     "InternalError",
     "InvalidModelError",
@@ -15,6 +17,7 @@ __all__ = [
     "ModelNotFoundError",
     "OutputFolderError",
     "PortInUseError",
+    "PromptTooLongError",
     "ShardError",
     "ToolchainError",
     "UnboundedDimensionError",
@@ -60,6 +63,18 @@ class UnboundedDimensionError(WebkilnError):
 
 class InputError(WebkilnError):
     """A wrong input or option: name, dtype, shape or value."""
+
+
+class PromptTooLongError(InputError):
+    """A prompt has more tokens than the model can read at once."""
+
+
+class ContextFullError(InputError):
+    """A conversation has become longer than the model can keep in mind."""
+
+
+class ChatTemplateError(InputError):
+    """The model's chat template is broken, or refuses a conversation."""
 
 
 class OutputFolderError(WebkilnError):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from numpy.typing import ArrayLike, NDArray
 
@@ -18,6 +18,9 @@ from webkiln.bundle.plan import AssetPlan, Plan, validate
 from webkiln.bundle.runner import StepTime, WasmRunner, choose_variant
 from webkiln.errors import InputError, InvalidModelError, ShardError
 from webkiln.output import atomic_folder
+
+if TYPE_CHECKING:
+    from webkiln.generation import Answer, CausalModel, Chat, Options, Prompt
 
 __all__ = ["Bundle", "Data"]
 
@@ -98,6 +101,59 @@ class Bundle:
         index = self._program(program)
         arrays, bound = bind(self.plan, self.plan["programs"][index], inputs, dims)
         return self._runner.run(index, arrays, bound)
+
+    @overload
+    def generate(
+        self, prompt: Prompt, *, stream: Literal[True], **options: Unpack[Options]
+    ) -> Answer: ...
+    @overload
+    def generate(
+        self, prompt: Prompt, *, stream: Literal[False] = ..., **options: Unpack[Options]
+    ) -> str: ...
+    def generate(
+        self, prompt: Prompt, *, stream: bool = False, **options: Unpack[Options]
+    ) -> str | Answer:
+        """What a language model says: the continuation of a text, or the answer to messages.
+
+            bundle.generate("Once upon a time", max_tokens=50)
+            for piece in bundle.generate([{"role": "user", "content": "Hi"}], stream=True): …
+
+        `stream` yields the text piece by piece; `webkiln.generation.Options` has the options.
+        Raises `InputError` for another task's bundle or an option that is not valid,
+        `PromptTooLongError`, `ContextFullError`, `ChatTemplateError`.
+        """
+        from webkiln.generation import Answer
+
+        answer = Answer(self.language_model, prompt, options)
+        return answer if stream else "".join(answer)
+
+    def chat(self, system: str | None = None, **options: Unpack[Options]) -> Chat:
+        """A conversation with a language model: `bundle.chat().send("Hi")`.
+
+        `system` says who it is to be; `options` as in `generate`.
+        """
+        from webkiln.generation import Chat
+
+        return Chat(self.language_model, system, **options)
+
+    @cached_property
+    def language_model(self) -> CausalModel:
+        """Token ids, logits and the cache of a language model's bundle.
+
+        Raises `InputError` for a bundle of another task.
+        """
+        from webkiln.generation import CausalModel
+
+        def read(name: str) -> bytes:
+            try:
+                return bytes(self.files[f"{MODEL}/{name}"])
+            except KeyError:
+                raise ShardError(f"{MODEL}/{name} is missing", hint=_AGAIN) from None
+
+        def run(program: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return self.run(inputs, program=program)
+
+        return CausalModel(self.plan, run, read)
 
     def check(self, rtol: float | None = None, atol: float | None = None) -> list[OutputCheck]:
         """Replay the golden samples; an `OutputCheck` for each output of each, in order.

@@ -17,6 +17,8 @@ from tokenizers import Tokenizer
 
 from webkiln.errors import InputError
 from webkiln.frontends.source import Source
+from webkiln.generation.sampling import Sampling, device_inputs
+from webkiln.passes.append_sampler import append_sampler
 from webkiln.passes.keep_last_token import keep_last_token
 from webkiln.tasks import ports
 from webkiln.tasks.text import read_text
@@ -50,8 +52,10 @@ def matches(source: Source) -> bool:
 
 
 def graph(source: Source) -> ir.Model:
-    """The model, its logits cut to those of the last token."""
-    return keep_last_token(source.model.clone(), _generation(source)["logits"])
+    """The model, its logits cut to those of the last token, and the sampler after them."""
+    logits = _generation(source)["logits"]
+    model = keep_last_token(source.model.clone(), logits)
+    return append_sampler(model, vocabulary=_vocabulary(source), logits=logits)
 
 
 def programs(source: Source) -> Mapping[str, Mapping[str, int]]:
@@ -88,10 +92,16 @@ def plan_config(source: Source) -> dict[str, Any]:
 
 
 def sample(source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """The first tokens of a text at position 0; caches are empty, other inputs as if unused."""
+    """The first tokens of a text at position 0, and a sampler that takes the most likely one.
+
+    Caches are not among them: they start empty.
+    """
     generation = _generation(source)
-    feeds = {}
+    greedy = device_inputs(Sampling(temperature=0), [], 0, 0, _vocabulary(source))
+    feeds: dict[str, np.ndarray] = dict(greedy)
     for port in ports.inputs(source.model):
+        if port.name in generation["state"]:
+            continue
         shape = port.concrete(dims)
         if port.name == generation["ids"]:
             values = _golden_ids(source, math.prod(shape)).reshape(shape)
@@ -122,8 +132,14 @@ def preprocess(value: str | Path, plan: Mapping[str, Any], base: Path) -> dict[s
             f"the text has {len(ids)} tokens, one run takes {generation['chunk']}",
             hint="give it with --prompt",
         )
-    ids_array = np.array([ids], np.int64)
-    return {generation["ids"]: ids_array, generation["position"]: np.zeros(1, np.int64)}
+    inputs = plan["programs"][0]["inputs"]
+    words = next((port["shape"][0] for port in inputs if port["name"] == "token_mask"), None)
+    sampler = {} if words is None else device_inputs(Sampling(temperature=0), ids, 0, 0, 32 * words)
+    return {
+        generation["ids"]: np.array([ids], np.int64),
+        generation["position"]: np.zeros(1, np.int64),
+        **sampler,
+    }
 
 
 def postprocess(outputs: Mapping[str, np.ndarray], plan: Mapping[str, Any]) -> Any:
@@ -144,6 +160,15 @@ def _generation(source: Source) -> dict[str, Any]:
             hint="build with --task generic",
         )
     return found
+
+
+def _vocabulary(source: Source) -> int:
+    """How many logits there are."""
+    logits = _generation(source)["logits"]
+    extent = next(p for p in ports.outputs(source.model) if p.name == logits).shape[-1]
+    if not isinstance(extent, int):
+        raise InputError(f"the model's output {logits!r} says no size of the vocabulary")
+    return extent
 
 
 def _sequence(source: Source, generation: Mapping[str, Any]) -> str | None:
