@@ -163,7 +163,9 @@ _SCALE_BY_WIDTH = {("gemma2", 46), ("gemma3", 62)}
 
 def _vocabulary(file: GgufFile) -> int:
     table = file.tensors.get("token_embd.weight")
-    return int(table.shape[-1]) if table is not None else file.integer("{arch}.vocab_size")
+    if table is None:
+        raise _missing("token_embd.weight")
+    return int(table.shape[-1])
 
 
 def _check_supported(file: GgufFile, head_size: int) -> None:
@@ -248,10 +250,14 @@ def _check_biases(file: GgufFile, family: _Family, layers: int) -> None:
         for i in range(layers):
             for part in "qkv":
                 if (name := f"blk.{i}.attn_{part}.bias") not in file.tensors:
-                    raise InvalidModelError(
-                        f"the weights have no tensor {name!r}, which the architecture needs",
-                        hint="convert the model again",
-                    )
+                    raise _missing(name)
+
+
+def _missing(tensor: str) -> InvalidModelError:
+    return InvalidModelError(
+        f"the weights have no tensor {tensor!r}, which the architecture needs",
+        hint="convert the model again",
+    )
 
 
 def _check_all_used(file: GgufFile, model: ir.Model) -> None:
@@ -278,7 +284,7 @@ def _check_all_used(file: GgufFile, model: ir.Model) -> None:
 
 
 def _source(file: GgufFile, model: ir.Model, context: int) -> Source:
-    text = tokenizer_from_gguf(file.reader)
+    text = tokenizer_from_gguf(file.metadata("tokenizer."))
     layers = range(sum(str(value.name).startswith("key_cache.") for value in model.graph.inputs))
     generation: dict[str, Any] = {
         "context": context,

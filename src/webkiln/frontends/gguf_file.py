@@ -32,7 +32,16 @@ class GgufFile:
         if "{arch}" in key:
             key = key.replace("{arch}", self.architecture)
         field = self.reader.fields.get(key)
-        return None if field is None else field.contents()
+        try:
+            return None if field is None else field.contents()
+        except UnicodeDecodeError as error:
+            raise InvalidModelError(
+                f"{self.path.name}: {key} holds a text that is none: {error}", hint=_AGAIN
+            ) from None
+
+    def metadata(self, prefix: str) -> dict[str, Any]:
+        """All values whose keys begin with `prefix`."""
+        return {key: self.value(key) for key in self.reader.fields if key.startswith(prefix)}
 
     def text(self, key: str, default: str | None = None) -> str:
         return str(self._typed(key, str, default))
