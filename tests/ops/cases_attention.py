@@ -26,7 +26,7 @@ def attention(
 
 FOUR = ["f32[2,4,3,8]", "f32[2,4,5,8]", "f32[2,4,5,8]"]
 SQUARE = ["f32[2,4,5,8]", "f32[2,2,5,8]", "f32[2,2,5,8]"]
-THREE = ["f32[2,3,32]", "f32[2,5,16]", "f32[2,5,12]"]
+THREE = ["f32[2,3,32]", "f32[2,5,16]", "f32[2,5,8]"]
 HEADS = {"q_num_heads": 4, "kv_num_heads": 2}
 PAST = ["f32[2,2,4,8]", "f32[2,2,4,8]"]
 
@@ -38,6 +38,8 @@ CASES = [
     attention(["f32[1,2,5,7]", "f32[1,2,6,7]", "f32[1,2,6,3]"], "odd sizes"),
     attention(["f32[1,2,140,32]", "f32[1,2,140,32]", "f32[1,2,140,32]"], "long"),
     attention(THREE, "three axes", **HEADS),
+    attention(["f32[1,3,8]", "f32[1,3,8]", "f32[1,3,6]"], "odd heads",
+              q_num_heads=2, kv_num_heads=2),
     attention(SQUARE, "causal", is_causal=1),
     attention(SQUARE, "scale and cap", scale=0.7, softcap=1.5),
     attention([*FOUR, mask(3, 5)], "allowed"),
@@ -50,7 +52,7 @@ CASES = [
     attention(
         [*SQUARE[:1], *SQUARE[1:], None, *PAST], "past", outputs=3, is_causal=1, oracle="reference"
     ),
-    attention([*THREE, mask(3, 9), "f32[2,2,4,8]", "f32[2,2,4,6]"], "past of three axes",
+    attention([*THREE, mask(3, 9), "f32[2,2,4,8]", "f32[2,2,4,4]"], "past of three axes",
               outputs=3, **HEADS),
     attention([*SQUARE, None, None, None, np.array([3, 5])], "lengths"),
     attention([*SQUARE, None, None, None, np.array([3, 5])], "lengths and causal",

@@ -32,6 +32,7 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import linear, simplify
+from webkiln.lower.attention import key_states, pack_keys
 from webkiln.lower.fuse import is_contraction, replace_computes
 
 __all__ = ["PANEL", "assign_layouts"]
@@ -43,7 +44,7 @@ PANEL = 8
 
 def assign_layouts(program: Program) -> Program:
     """`program` with a layout for every buffer, and the copies that contractions read."""
-    program = _channels_last(_copy_outputs(program))
+    program = key_states(_channels_last(_copy_outputs(program)))
     return _Operands(program).run()
 
 
@@ -99,7 +100,10 @@ class _Operands:
         self.made: dict[tuple[Buffer, Layout], Buffer] = {}
         self.computes: list[Compute] = []
         for compute in self.program.computes:
-            self.computes.append(self._arrange(compute))
+            packed = pack_keys(compute, f"{compute.out.name}{len(self.computes)}")
+            if packed is not None:
+                self.computes.append(packed[0])
+            self.computes.append(self._arrange(compute if packed is None else packed[1]))
         return replace_computes(replace(self.program, constants=self.constants), self.computes)
 
     def _arrange(self, compute: Compute) -> Compute:

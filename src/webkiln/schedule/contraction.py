@@ -10,7 +10,7 @@ from webkiln.ir.simplify import linear
 from webkiln.lower.layout import PANEL
 from webkiln.schedule.nest import Nest, reduces, strides
 
-__all__ = ["Contraction", "match_contraction"]
+__all__ = ["Contraction", "match_contraction", "walks_panels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def match_contraction(nest: Nest) -> Contraction | None:
         if not _columns(nest, n, a, b):
             continue
         over = (*nest.loops, *reduce.axes)
-        if strides(a.args[0], over) is None or not _walks_panels(b.args[0], n):
+        if strides(a.args[0], over) is None or not walks_panels(b.args[0], n):
             return None
         rows = [v for v in nest.loops[:-1] if v in set(walk(a.args[0])) and not _uses(b, v)]
         m = rows[-1] if rows else None
@@ -71,7 +71,7 @@ def _columns(nest: Nest, n: Var, a: Read, b: Read) -> bool:
     return not _uses(a, n) and _uses(b, n) and out is not None and out.get(n) is one
 
 
-def _walks_panels(offset: Expr, n: Var) -> bool:
+def walks_panels(offset: Expr, n: Var) -> bool:
     """B moves by one element with n: everywhere, or inside panels of `PANEL` columns."""
     inner = Var(f"{n.name}_lane", PANEL)
     outer = Var(f"{n.name}_panel", 1 << 20)

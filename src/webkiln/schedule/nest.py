@@ -156,10 +156,13 @@ def strides(e: Expr, over: Iterable[Var]) -> dict[Var, Expr] | None:
 # --- splitting ------------------------------------------------------------------------------------
 
 
-def split_axes(nest: Nest) -> Nest:
-    """Axes that occur as `v // c` or `v % c` with c dividing their extent become two loops."""
+def split_axes(nest: Nest, *, loops_only: bool = False) -> Nest:
+    """Axes that occur as `v // c` or `v % c` with c dividing their extent become two loops.
+
+    `loops_only`: not those of reductions.
+    """
     for _ in range(16):
-        found = _divided(nest)
+        found = _divided(nest, loops_only)
         if found is None:
             return nest
         var, width = found
@@ -170,8 +173,11 @@ def split_axes(nest: Nest) -> Nest:
     return nest
 
 
-def _divided(nest: Nest) -> tuple[Var, int] | None:
-    bound = set(nest.loops).union(*(r.axes for r in reduces(nest.value)))
+def _divided(nest: Nest, loops_only: bool) -> tuple[Var, int] | None:
+    bound = set(nest.loops)
+    if not loops_only:
+        bound = bound.union(*(r.axes for r in reduces(nest.value)))
+    found: tuple[Var, int] | None = None
     for node in itertools.chain(walk(nest.offset), walk(nest.value)):
         if not (isinstance(node, Op) and node.name in ("floordiv", "mod")):
             continue
@@ -179,9 +185,13 @@ def _divided(nest: Nest) -> tuple[Var, int] | None:
         if not (isinstance(var, Var) and isinstance(width, Const) and var in bound):
             continue
         size = var.extent
-        if isinstance(size, Const) and size.value % width.value == 0 and size.value > width.value:
-            return var, int(width.value)
-    return None
+        divides = isinstance(size, Const) and size.value % width.value == 0
+        if not divides or size is width:
+            continue
+        # the widest part of an axis first: what is left of the others divides that
+        if found is None or (var is found[0] and width.value > found[1]):
+            found = var, int(width.value)
+    return found
 
 
 def _replace_axis(nest: Nest, var: Var, new: Sequence[Var], value: Expr) -> Nest:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from webkiln.ir.program import Compute, Kernel
 from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
+from webkiln.schedule.wasm.attention import attention
 from webkiln.schedule.wasm.contraction import contraction
 from webkiln.schedule.wasm.loops import columns, scalar
 from webkiln.schedule.wasm.window import window
@@ -17,7 +18,11 @@ RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, window, colum
 
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
-    nest = collapse(drop_units(split_axes(nest_of(compute))))
+    whole = nest_of(compute)
+    kernel = attention(drop_units(whole))
+    if kernel is not None:
+        return kernel
+    nest = collapse(drop_units(split_axes(whole)))
     for rule in RULES:
         kernel = rule(nest)
         if kernel is not None:
