@@ -123,6 +123,38 @@ class _Reader(gguf.GGUFReader):
             raise _TruncatedError(f"it ends at byte {len(self.data):,}, within its header")
         return super()._get(offset, dtype, count, override_order)
 
+    def _get_field_parts(
+        self, orig_offs: int, raw_type: int
+    ) -> tuple[int, list[Any], list[int], list[gguf.GGUFValueType]]:
+        """Lists in one go: a vocabulary's 262,144 tokens take 13 s one by one."""
+        array = gguf.GGUFValueType.ARRAY
+        if raw_type != array or self.byte_order != "I":
+            return super()._get_field_parts(orig_offs, raw_type)
+        head = [self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)]
+        kind, count = gguf.GGUFValueType(head[0][0]), int(head[1][0])
+        at = orig_offs + 12
+        if kind == gguf.GGUFValueType.STRING:
+            texts = self._texts(at, count)
+            size = 8 * count + sum(text.size for text in texts)
+            return 12 + size, head + texts, list(range(2, 2 + count)), [array, kind]
+        if kind not in self.gguf_scalar_to_np:
+            return super()._get_field_parts(orig_offs, raw_type)
+        values = self._get(at, self.gguf_scalar_to_np[kind], count)
+        return 12 + values.nbytes, [*head, values], [2], [array, kind]
+
+    def _texts(self, at: int, count: int) -> list[NDArray[np.uint8]]:
+        """`count` texts, each after its length in eight bytes."""
+        data = np.asarray(self.data)  # slices of a memmap are slow to make
+        sizes = data.data
+        texts = []
+        for _ in range(count):
+            start = at + 8
+            at = start + int.from_bytes(sizes[at:start], "little")
+            if at > data.size:
+                raise _TruncatedError(f"it ends at byte {data.size:,}, within its header")
+            texts.append(data[start:at])
+        return texts
+
     def _build_tensors(self, start_offs: int, fields: list[gguf.ReaderField]) -> None:
         if self.byte_order != "I":
             raise UnsupportedModelError(
