@@ -37,7 +37,7 @@ const list = (folder) => (existsSync(join(src, folder)) ? readdirSync(join(src, 
 const shared = {
   name: "shared",
   setup({ onResolve }) {
-    onResolve({ filter: /^\.\.\/index\.js$/ }, () => ({ path: "../webkiln.js", external: true }));
+    onResolve({ filter: /^(?:\.\.\/)+index\.js$/ }, () => ({ path: "../webkiln.js", external: true }));
     onResolve({ filter: /^@huggingface\/tokenizers$/ }, () => ({
       path: "../webkiln.text.js",
       external: true,

@@ -19,6 +19,10 @@ export type WebkilnErrorCode =
   | "input-image" // what should be an image can't be decoded
   | "input-text" // what should be a text is not a string
   | "option-invalid" // an argument of load, run or pipeline is not one of those allowed
+  | "prompt-too-long" // a prompt, or one message, has more tokens than the model's context
+  | "context-full" // a conversation has outgrown the model's context
+  | "template-failed" // the chat template refused the messages, is broken, or there is none
+  | "schema-unsupported" // an answer can't be held to this JSON schema; the keyword is named
   | "aborted" // the caller's AbortSignal fired
   | "disposed" // the model was disposed
   | "worker-failed" // the inference worker could not start, or died

@@ -25,7 +25,7 @@ export interface TextReader {
   read(text: string): Record<string, Tensor>;
 }
 
-async function fetchTokenizer(address: URL): Promise<object> {
+export async function fetchTokenizer(address: URL): Promise<object> {
   const response = await fetch(address).catch((cause: unknown) => {
     throw new WebkilnError("network", `The tokenizer ${address} can't be reached.`, undefined, { cause });
   });

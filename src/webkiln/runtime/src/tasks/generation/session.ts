@@ -1,0 +1,116 @@
+/** The model with its cache: which tokens it holds, and how to bring it to hold others. */
+import { Tensor, WebkilnError, type Model } from "../../index.js";
+import type { GenerationConfig } from "./config.js";
+import { abortable, aborted } from "./queue.js";
+
+export type Tensors = Readonly<Record<string, Tensor>>;
+
+/** A lost GPU is brought back so often in one answer; then its error is the caller's. */
+const RECOVERIES = 3;
+
+/** How many tokens two lists have in common at their beginnings. */
+function common(a: readonly number[], b: readonly number[]): number {
+  let length = 0;
+  while (length < a.length && length < b.length && a[length] === b[length]) length++;
+  return length;
+}
+
+/** What one answer asks of the session. */
+export interface Request {
+  readonly signal: AbortSignal | undefined;
+  /** Inputs besides ids and position. */
+  readonly feeds?: Tensors;
+  /** Outputs to fetch of the run that has the last token; of runs before it, none. */
+  readonly outputs: readonly string[];
+}
+
+export class Session {
+  /** The tokens whose keys and values are in the cache, in order. */
+  private cached: number[] = [];
+  /** The run under way, which an aborted answer may have left. */
+  private running: Promise<unknown> = Promise.resolve();
+  private lost = 0;
+
+  constructor(
+    private readonly model: Pick<Model, "run" | "programs">,
+    private readonly config: GenerationConfig,
+  ) {}
+
+  /** Begins an answer to a prompt: how much of the prompt need not be run again. */
+  async begin(prompt: readonly number[], signal: AbortSignal | undefined): Promise<number> {
+    this.lost = 0;
+    await abortable(this.running, signal);
+    return Math.min(common(this.cached, prompt), prompt.length - 1);
+  }
+
+  /** How often the GPU was lost since `begin`. */
+  get recoveries(): number {
+    return this.lost;
+  }
+
+  /** Forgets what the cache holds. */
+  forget(): void {
+    this.cached = [];
+  }
+
+  /**
+   * The outputs after the last of `ids`. Runs those that the cache does not hold yet: one through
+   * "decode", more in chunks through "prefill". Whatever happens, `cached` says what the cache
+   * holds: positions from there on are written before they are read.
+   *
+   * @throws WebkilnError "aborted", and what `Model.run` throws.
+   */
+  async advance(ids: readonly number[], request: Request): Promise<Tensors> {
+    for (;;) {
+      await abortable(this.running, request.signal);
+      try {
+        return await this.catchUp(ids, request);
+      } catch (error) {
+        const code = error instanceof WebkilnError ? error.code : undefined;
+        if (code !== "device-lost" || this.lost >= RECOVERIES) throw error;
+        // The runtime has opened another device by now. Its cache is empty.
+        this.lost++;
+      }
+    }
+  }
+
+  private async catchUp(ids: readonly number[], request: Request): Promise<Tensors> {
+    const { signal, outputs } = request;
+    // The last token is run in any case: it is its outputs that are wanted.
+    this.cached.length = Math.min(common(this.cached, ids), ids.length - 1);
+    for (;;) {
+      if (signal?.aborted) throw aborted();
+      const from = this.cached.length;
+      const chunk = ids.slice(from, from + this.config.chunk);
+      const last = from + chunk.length === ids.length;
+      const result = this.run(chunk, request.feeds, last ? outputs : []);
+      this.running = result.catch(() => undefined);
+      const tensors = await abortable(result, signal);
+      if (last) return tensors;
+    }
+  }
+
+  private async run(
+    chunk: readonly number[],
+    feeds: Tensors | undefined,
+    outputs: readonly string[],
+  ): Promise<Tensors> {
+    const { ids, position } = this.config;
+    const { cached } = this;
+    const inputs = {
+      ...feeds,
+      [ids]: new Tensor("int64", chunk, [1, chunk.length]),
+      [position]: new Tensor("int64", [cached.length], [1]),
+    };
+    const program = chunk.length === 1 ? "decode" : "prefill";
+    try {
+      // Not the caller's signal: an aborted run goes on, and what it leaves must be known.
+      const result = await this.model.run(inputs, { program, outputs });
+      cached.push(...chunk); // a list that nobody looks at, if the session was told to forget
+      return result;
+    } catch (error) {
+      this.cached = [];
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,431 @@
+/** The chat API against a model whose cache is checked, and whose answers are known. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { END, FakeModel, pipelineOf, says, WebkilnError } from "./language.mjs";
+
+const user = (content) => ({ role: "user", content });
+const ask = (llm, content, options = {}) =>
+  llm.chat.completions.create({ messages: [user(content)], temperature: 0, ...options });
+const code = (wanted, text) => (error) => {
+  assert.ok(error instanceof WebkilnError, String(error));
+  assert.equal(error.code, wanted, error.message);
+  if (text) assert.match(error.message, text);
+  return true;
+};
+
+test("a completion has OpenAI's shape", async () => {
+  const model = new FakeModel(says("hello"));
+  const llm = await pipelineOf(model);
+  const answer = await ask(llm, "hi");
+  assert.match(answer.id, /^chatcmpl-[0-9a-f]{24}$/);
+  assert.equal(answer.object, "chat.completion");
+  assert.equal(answer.model, "fake");
+  assert.ok(Math.abs(answer.created - Date.now() / 1000) < 10);
+  assert.deepEqual(answer.choices, [
+    {
+      index: 0,
+      message: { role: "assistant", content: "hello", refusal: null },
+      logprobs: null,
+      finish_reason: "stop",
+    },
+  ]);
+  const { prompt_tokens, completion_tokens, total_tokens, extra } = answer.usage;
+  assert.deepEqual([prompt_tokens, completion_tokens, total_tokens], [5, 6, 11]);
+  assert.ok(extra.prefill_tokens_per_s > 0 && extra.decode_tokens_per_s > 0);
+  assert.equal(extra.context_left, 64 - 11);
+});
+
+test("prefill in chunks, then decode; logits are fetched where they are read", async () => {
+  const model = new FakeModel(says("ok"));
+  await ask(await pipelineOf(model), "x".repeat(15)); // 18 tokens: 8 + 8 + 2
+  const runs = model.runs.map(({ program, ids, position, outputs }) => [
+    program,
+    ids.length,
+    position,
+    outputs,
+  ]);
+  assert.deepEqual(runs, [
+    ["prefill", 8, 0, []],
+    ["prefill", 8, 8, []],
+    ["prefill", 2, 16, ["logits"]],
+    ["decode", 1, 18, ["logits"]],
+    ["decode", 1, 19, ["logits"]],
+  ]);
+});
+
+test("the next turn runs only what is new", async () => {
+  const model = new FakeModel(says("one"));
+  const llm = await pipelineOf(model);
+  const first = await ask(llm, "first");
+  model.runs.length = 0;
+  const messages = [user("first"), { role: "assistant", content: "one" }, user("2")];
+  const second = await llm.chat.completions.create({ messages, temperature: 0 });
+  // The answer's last token ended it and was never run: <|end|>, then the new message.
+  assert.equal(model.runs[0].position, first.usage.total_tokens - 1);
+  assert.equal(second.usage.prompt_tokens_details.cached_tokens, first.usage.total_tokens - 1);
+  assert.equal(second.choices[0].message.content, "one");
+  await llm.reset();
+  model.runs.length = 0;
+  await ask(llm, "first");
+  assert.equal(model.runs[0].position, 0);
+});
+
+test("the same prompt again runs its last token only", async () => {
+  const model = new FakeModel(says("a"));
+  const llm = await pipelineOf(model);
+  await ask(llm, "first");
+  model.runs.length = 0;
+  await ask(llm, "first");
+  assert.deepEqual([model.runs[0].program, model.runs[0].position], ["decode", 7]);
+});
+
+test("streams: role, contents, why it ended, usage", async () => {
+  const llm = await pipelineOf(new FakeModel(says("hé😀!")));
+  const chunks = [];
+  const stream = await ask(llm, "hi", { stream: true, stream_options: { include_usage: true } });
+  for await (const chunk of stream) chunks.push(chunk);
+  assert.ok(
+    chunks.every(({ object, id }) => object === "chat.completion.chunk" && id === chunks[0].id),
+  );
+  assert.deepEqual(chunks[0].choices[0].delta, { role: "assistant", content: "" });
+  const texts = chunks.slice(1, -2).map(({ choices }) => choices[0].delta.content);
+  assert.deepEqual(texts, ["h", "é", "😀", "!"]); // never half a character
+  assert.equal(chunks.at(-2).choices[0].finish_reason, "stop");
+  assert.deepEqual(chunks.at(-1).choices, []);
+  assert.equal(chunks.at(-1).usage.completion_tokens, 9);
+  assert.equal(chunks[0].usage, null);
+});
+
+test("without include_usage no chunk has usage", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  for await (const chunk of await ask(llm, "hi", { stream: true })) assert.ok(!("usage" in chunk));
+});
+
+test("stop texts end the answer and are not shown, nor is their beginning", async () => {
+  const llm = await pipelineOf(new FakeModel(says("one STOP two")));
+  const whole = await ask(llm, "hi", { stop: ["STOP", "never"] });
+  assert.equal(whole.choices[0].message.content, "one ");
+  assert.equal(whole.choices[0].finish_reason, "stop");
+  const seen = [];
+  for await (const { choices } of await ask(llm, "hi", { stop: "STAY", stream: true })) {
+    if (choices[0].delta.content) seen.push(choices[0].delta.content);
+  }
+  assert.equal(seen.join(""), "one STOP two");
+  assert.ok(!seen.includes("S") && !seen.includes("ST"), "held back until it is clear");
+  const end = await pipelineOf(new FakeModel(says("a ST")));
+  assert.equal((await ask(end, "hi", { stop: "STOP" })).choices[0].message.content, "a ST");
+});
+
+test("length: max_tokens, and the end of the context", async () => {
+  const llm = await pipelineOf(new FakeModel(says("x".repeat(500))));
+  const limited = await ask(llm, "hi", { max_completion_tokens: 3 });
+  assert.deepEqual(
+    [limited.choices[0].message.content, limited.choices[0].finish_reason],
+    ["xxx", "length"],
+  );
+  const full = await ask(llm, "hi");
+  assert.equal(full.choices[0].finish_reason, "length");
+  assert.equal(full.usage.extra.context_left, 0);
+  assert.equal(full.usage.total_tokens, 65); // the last token needs no place
+});
+
+test("a prompt that does not fit: the message, or the conversation", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  await assert.rejects(ask(llm, "x".repeat(80)), code("prompt-too-long", /83 tokens.*64/));
+  const messages = [
+    user("x".repeat(40)),
+    { role: "assistant", content: "y" },
+    user("z".repeat(30)),
+  ];
+  await assert.rejects(
+    llm.chat.completions.create({ messages }),
+    code("context-full", /new conversation/),
+  );
+  await assert.rejects(llm.generate("x".repeat(65)), code("prompt-too-long"));
+  assert.equal((await llm.generate("x".repeat(64))).usage.completion_tokens, 1);
+});
+
+test("calls at once are queued, in order", async () => {
+  const model = new FakeModel((ids) => (ids.length > 20 ? END : 65 + ids.length));
+  const llm = await pipelineOf(model);
+  const [a, b] = await Promise.all([ask(llm, "hi"), ask(llm, "hi")]);
+  assert.equal(a.choices[0].message.content, b.choices[0].message.content);
+  // The second finds the first one's prompt in the cache; had they mixed, it could not.
+  assert.equal(b.usage.prompt_tokens_details.cached_tokens, b.usage.prompt_tokens - 1);
+});
+
+test("abort while waiting, in prefill and in decode; the cache stays right", async () => {
+  const model = new FakeModel(says("a long answer"));
+  const llm = await pipelineOf(model);
+  const wait = new AbortController();
+  const running = ask(llm, "hi");
+  const waiting = ask(llm, "never run", { signal: wait.signal });
+  wait.abort();
+  await assert.rejects(waiting, code("aborted"));
+  assert.equal((await running).choices[0].message.content, "a long answer");
+
+  for (const at of [1, 2, 5]) {
+    await llm.reset();
+    const controller = new AbortController();
+    model.runs.length = 0;
+    model.delay = (count) => {
+      if (count === at) controller.abort();
+      return new Promise((resolve) => setTimeout(resolve, 2));
+    };
+    const aborted = ask(llm, "a prompt of two chunks", { signal: controller.signal });
+    await assert.rejects(aborted, code("aborted"));
+    model.delay = undefined;
+    const { choices, usage } = await ask(llm, "a prompt of two chunks");
+    assert.equal(choices[0].message.content, "a long answer");
+    assert.ok(usage.prompt_tokens_details.cached_tokens > 0, "the aborted run was not in vain");
+  }
+});
+
+test("reset while an aborted run still goes on", async () => {
+  const model = new FakeModel(says("fine"));
+  const llm = await pipelineOf(model);
+  await ask(llm, "0123456789");
+  const controller = new AbortController();
+  model.delay = () => (controller.abort(), new Promise((resolve) => setTimeout(resolve, 20)));
+  await assert.rejects(ask(llm, "0123456789abc", { signal: controller.signal }), code("aborted"));
+  await llm.reset();
+  model.delay = undefined;
+  model.runs.length = 0;
+  assert.equal((await ask(llm, "abc")).choices[0].message.content, "fine");
+  assert.equal(model.runs[0].position, 0);
+});
+
+test("an aborted stream throws; leaving the loop ends the answer", async () => {
+  const model = new FakeModel(says("x".repeat(50)));
+  const llm = await pipelineOf(model);
+  const controller = new AbortController();
+  const stream = await ask(llm, "hi", { stream: true, signal: controller.signal });
+  let text = "";
+  await assert.rejects(async () => {
+    for await (const { choices } of stream) {
+      text += choices[0].delta.content ?? "";
+      if (text.length === 5) controller.abort();
+    }
+  }, code("aborted"));
+  assert.ok(text.length >= 5 && text.length < 50);
+  for await (const _ of await ask(llm, "hi", { stream: true })) break;
+  const count = model.runs.length;
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.ok(model.runs.length <= count + 1, "nothing is generated for nobody");
+  assert.equal((await ask(llm, "hi", { max_tokens: 2 })).choices[0].message.content, "xx");
+});
+
+test("a stream that nobody reads does not hold up the next call", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  await ask(llm, "hi", { stream: true });
+  assert.equal((await ask(llm, "ho")).choices[0].message.content, "a");
+});
+
+test("a GPU lost in the middle of an answer: it goes on where it was", async () => {
+  const lose =
+    (...at) =>
+    (count, model) => {
+      if (!at.includes(count)) return;
+      model.state = [];
+      throw new WebkilnError("device-lost", "The GPU was lost.");
+    };
+  const model = new FakeModel(says("a long answer"), { fail: lose(1, 5) });
+  const llm = await pipelineOf(model);
+  const answer = await ask(llm, "hi");
+  assert.equal(answer.choices[0].message.content, "a long answer");
+  assert.equal(answer.usage.extra.recoveries, 2);
+  // After the loss: prompt and answer are run again, from position 0.
+  assert.deepEqual([model.runs[5].position, model.runs[5].ids.length], [0, 8]);
+
+  const hopeless = new FakeModel(says("a"), { fail: lose(...Array(50).keys()) });
+  await assert.rejects(ask(await pipelineOf(hopeless), "hi"), code("device-lost"));
+  assert.equal(hopeless.runs.length, 4);
+});
+
+test("after a failed run, even one that nobody waited for, the cache counts as empty", async () => {
+  const fail = (count, model) => {
+    if (count !== 2) return;
+    model.state = [];
+    throw new WebkilnError("run-failed", "It trapped.");
+  };
+  const model = new FakeModel(says("fine"), { fail });
+  const llm = await pipelineOf(model);
+  const controller = new AbortController();
+  model.delay = (count) => {
+    if (count === 2) controller.abort();
+    return new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  await assert.rejects(ask(llm, "hi", { signal: controller.signal }), code("aborted"));
+  assert.equal((await ask(llm, "hi")).choices[0].message.content, "fine");
+  assert.equal(model.runs[2].position, 0);
+});
+
+test("runs of one's own empty the cache", async () => {
+  const model = new FakeModel(says("a"));
+  const llm = await pipelineOf(model);
+  await ask(llm, "hi");
+  await llm.model.selfTest();
+  model.runs.length = 0;
+  await ask(llm, "hi");
+  assert.equal(model.runs[0].position, 0);
+  assert.equal(llm.model.name, "fake");
+});
+
+test("logprobs", async () => {
+  const model = new FakeModel(() => ({ 104: 3, 105: 2, [END]: -20 }));
+  const llm = await pipelineOf(model);
+  const options = { logprobs: true, top_logprobs: 2, max_tokens: 2 };
+  const { choices } = await ask(llm, "hi", options);
+  const { content } = choices[0].logprobs;
+  assert.equal(content.length, 2);
+  const total = Math.log(Math.exp(3) + Math.exp(2) + 259 * Math.exp(-10));
+  assert.equal(content[0].token, "h");
+  assert.deepEqual(content[0].bytes, [104]);
+  assert.ok(Math.abs(content[0].logprob - (3 - total)) < 1e-5);
+  assert.deepEqual(
+    content[0].top_logprobs.map(({ token }) => token),
+    ["h", "i"],
+  );
+  let streamed = 0;
+  for await (const chunk of await ask(llm, "hi", { ...options, stream: true })) {
+    streamed += chunk.choices[0].logprobs?.content.length ?? 0;
+  }
+  assert.equal(streamed, 2);
+});
+
+test("seeds", async () => {
+  const llm = await pipelineOf(new FakeModel(() => ({ 97: 1, 98: 1, 99: 1, 100: 1 })));
+  const draw = async (seed) => {
+    const answer = await ask(llm, "hi", { seed, temperature: 1, max_tokens: 30 });
+    return answer.choices[0].message.content;
+  };
+  assert.equal(await draw(7), await draw(7));
+  assert.notEqual(await draw(7), await draw(8));
+  assert.equal(new Set(await draw(7)).size, 4);
+});
+
+test("bad options are named", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  const cases = [
+    [{ temperature: -1 }, /temperature should be a number from 0 to 2, but is -1/],
+    [{ temperature: "hot" }, /temperature.*"hot"/],
+    [{ temperature: NaN }, /temperature.*NaN/],
+    [{ top_p: 1.5 }, /top_p/],
+    [{ top_k: 2.5 }, /top_k should be a whole number/],
+    [{ min_p: -0.1 }, /min_p/],
+    [{ repetition_penalty: 0 }, /repetition_penalty should be a number above 0/],
+    [{ presence_penalty: 3 }, /presence_penalty/],
+    [{ frequency_penalty: -3 }, /frequency_penalty/],
+    [{ seed: 0.5 }, /seed/],
+    [{ max_tokens: 0 }, /max_tokens should be a whole number from 1, but is 0/],
+    [{ max_completion_tokens: 1.5 }, /max_completion_tokens/],
+    [{ stop: "" }, /stop/],
+    [{ stop: [1] }, /stop/],
+    [{ logprobs: 1 }, /logprobs should be true or false/],
+    [{ top_logprobs: 3 }, /top_logprobs needs logprobs/],
+    [{ logprobs: true, top_logprobs: 21 }, /top_logprobs should be a whole number from 0 to 20/],
+    [{ n: 2 }, /n should be 1/],
+    [{ stream: "yes" }, /stream should be true or false/],
+    [{ signal: {} }, /signal should be an AbortSignal/],
+    [{ tools: [] }, /no option "tools"/],
+    [{ response_format: { type: "xml" } }, /response_format.type.*"xml"/],
+    [{ response_format: { type: "json_schema" } }, /response_format.json_schema.schema/],
+    [{ messages: [] }, /messages should be a list/],
+    [{ messages: [{ content: "x" }] }, /messages\[0\].role/],
+    [{ messages: [{ role: "user", content: 5 }] }, /messages\[0\].content/],
+    [{ messages: [user([{ type: "image_url" }])] }, /messages\[0\].content\[0\].*"text"/],
+  ];
+  for (const [options, text] of cases) {
+    await assert.rejects(ask(llm, "hi", options), code("option-invalid", text));
+  }
+  await assert.rejects(llm.generate(5), code("option-invalid"));
+  await assert.rejects(llm.generate([9999]), code("option-invalid", /no token 9999/));
+  await assert.rejects(llm.generate(""), code("input-text"));
+});
+
+test("null means the default, and parts are joined", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  const nulls = {
+    top_p: null,
+    stop: null,
+    seed: null,
+    max_tokens: null,
+    response_format: null,
+    signal: null,
+  };
+  const content = [
+    { type: "text", text: "h" },
+    { type: "text", text: "i" },
+  ];
+  const answer = await ask(llm, content, nulls);
+  assert.equal(answer.usage.prompt_tokens, 5);
+});
+
+test("templates that raise, that are broken, that are not there", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  const messages = [{ role: "tool", content: "x" }];
+  await assert.rejects(
+    llm.chat.completions.create({ messages }),
+    code("template-failed", /no tools here/),
+  );
+  const broken = await pipelineOf(new FakeModel(says("a")), { chat_template: "{% for %}" });
+  await assert.rejects(ask(broken, "hi"), code("template-failed", /can't be read/));
+  const none = await pipelineOf(new FakeModel((ids) => (ids.length > 3 ? END : 97)), {
+    chat_template: null,
+  });
+  await assert.rejects(ask(none, "hi"), code("template-failed", /no chat template/));
+  assert.equal(await none("hi", { temperature: 0 }), "aa"); // it continues the text instead
+});
+
+test("raw prompts, as text and ids, whole and streamed", async () => {
+  const llm = await pipelineOf(new FakeModel((ids) => (ids.length > 5 ? END : 97)));
+  const whole = await llm.generate("xyz", { temperature: 0 });
+  assert.deepEqual(
+    [whole.text, whole.tokens, whole.finish_reason],
+    ["aaa", [97, 97, 97, END], "stop"],
+  );
+  const parts = [];
+  for await (const part of await llm.generate([120, 121, 122], { temperature: 0, stream: true })) {
+    parts.push(part);
+  }
+  assert.equal(parts.map(({ text }) => text).join(""), "aaa");
+  assert.deepEqual(
+    parts.flatMap(({ tokens }) => tokens),
+    whole.tokens,
+  );
+  assert.equal(parts.at(-1).finish_reason, "stop");
+  assert.equal(parts.at(-1).usage.completion_tokens, 4);
+});
+
+test("the first token that the model wants comes before the prompt, once", async () => {
+  const generation = { bos: 261, add_bos: true };
+  const model = new FakeModel((ids) => (ids.length > 3 ? END : 97));
+  const llm = await pipelineOf(model, { generation });
+  await llm.generate("x", { temperature: 0 });
+  assert.deepEqual(model.runs[0].ids, [261, 120]);
+  await llm.reset();
+  model.runs.length = 0;
+  await llm.generate("<|system|>x", { temperature: 0 });
+  assert.deepEqual(model.runs[0].ids, [261, 120]);
+});
+
+test("tokens and counts", async () => {
+  const llm = await pipelineOf(new FakeModel(says("a")));
+  assert.deepEqual(llm.tokenize("hello<|end|>"), [256, 257, 111, END]);
+  assert.equal(llm.detokenize([256, 257, 111, END]), "hello<|end|>");
+  assert.equal(llm.detokenize(llm.tokenize("hé 😀\n")), "hé 😀\n");
+  assert.equal(llm.detokenize([]), "");
+  assert.equal(llm.countTokens("hello"), 3);
+  assert.equal(llm.countTokens([user("hello")]), 6);
+  assert.throws(() => llm.tokenize(5), code("input-text"));
+  assert.throws(() => llm.detokenize([-1]), code("option-invalid"));
+});
+
+test("bundles whose task is not whole are refused", async () => {
+  for (const generation of [{ context: 0 }, { ids: undefined }, { eos: undefined }]) {
+    await assert.rejects(
+      pipelineOf(new FakeModel(says("a")), { generation }),
+      code("plan-invalid"),
+    );
+  }
+});
