@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from tests.passes.conftest import operators, parse
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.fold_pad import explicit_pads, fold_pad
 from webkiln.passes.inline_functions import inline_functions, inline_operators
@@ -284,3 +285,15 @@ def test_operators_without_a_definition_here_are_inlined(check):
         lambda m: inline_operators(m, lambda op, domain: op != "HardSwish"),
         "HardSigmoid Mul Relu",
     )
+
+
+def test_a_folded_transpose_is_laid_out_in_order(rng):
+    weights = {"w": rng.standard_normal((40, 50)), "v": rng.standard_normal((50, 40))}
+    text = """g (float[5,50] x, float[40,50] w, float[50,40] v) => (float[5,40] y) {
+        t = Transpose(w)
+        a = MatMul(x, t)
+        b = MatMul(x, v)
+        y = Add(a, b)
+    }"""
+    model = remove_duplicates(fold_constants(parse(text, weights)))
+    assert operators(model) == "MatMul MatMul Add"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer import _constant_folding
@@ -40,7 +41,17 @@ def fold_constants(model: ir.Model) -> ir.Model:
         _log.info("constant folding stopped early: %s", error)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.RemoveUnusedNodesPass()(model)
+    _lay_out(model)
     return model
+
+
+def _lay_out(model: ir.Model) -> None:
+    """Puts the elements of folded constants in order: a folded Transpose is a view of its input."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.Tensor):
+            numbers = value.const_value.raw
+            if isinstance(numbers, np.ndarray) and not numbers.flags.c_contiguous:
+                value.const_value = ir.tensor(np.ascontiguousarray(numbers), name=value.name)
 
 
 def _should_fold(node: ir.Node) -> bool:
