@@ -94,8 +94,10 @@ class Step:
 
     @property
     def reads(self) -> tuple[Buffer, ...]:
-        """The buffers whose values it uses."""
-        return self._where(lambda access: access != "write")
+        """The buffers whose values it uses: not what it reads back after it wrote it itself."""
+        return self._where(lambda access: access == "read") + tuple(
+            b for b in self._where(lambda access: access == "read_write") if b.role == "state"
+        )
 
     @property
     def writes(self) -> tuple[Buffer, ...]:
