@@ -19,6 +19,28 @@ export type {
 } from "./model.js";
 export { pipeline } from "./pipeline.js";
 export type { Dim } from "./plan.js";
+export type {
+  AnswerStream,
+  ChatChunkChoice,
+  ChatChoice,
+  ChatCompletion,
+  ChatCompletionChunk,
+  ChatMessage,
+  ChatOptions,
+  ContentLogprob,
+  CreateChatCompletion,
+  FinishReason,
+  GenerateText,
+  Generation,
+  GenerationOptions,
+  GenerationPart,
+  JsonSchema,
+  ResponseFormat,
+  TextGeneration,
+  TextPart,
+  TokenLogprob,
+  Usage,
+} from "./tasks/generation/types.js";
 export type { Pipeline, TaskConfig, TaskFactory, TaskModule } from "./tasks/task.js";
 export { Tensor } from "./tensor.js";
 export type { DType, TensorData, TensorSource } from "./tensor.js";

@@ -11,13 +11,22 @@ import type { Pipeline, TaskModule } from "./tasks/task.js";
  *
  *     const classify = await pipeline("./");
  *     const [best] = await classify(image);
+ *     const llm = await pipeline<TextGeneration>("./");
  *
  * @throws WebkilnError as `load` does, and "task-unknown".
  */
-export async function pipeline<Input = unknown, Output = unknown>(
+export function pipeline<P extends Pipeline<never, unknown>>(
+  url: string | URL,
+  options?: LoadOptions,
+): Promise<P>;
+export function pipeline<Input = unknown, Output = unknown>(
+  url: string | URL,
+  options?: LoadOptions,
+): Promise<Pipeline<Input, Output>>;
+export async function pipeline(
   url: string | URL,
   options: LoadOptions = {},
-): Promise<Pipeline<Input, Output>> {
+): Promise<Pipeline<never, unknown>> {
   const folder = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
   if (!folder.pathname.endsWith("/")) folder.pathname += "/";
   const base = new URL("model/", folder);
@@ -26,7 +35,7 @@ export async function pipeline<Input = unknown, Output = unknown>(
   const creating = taskModule(model).then(({ create }) => create(model, model.task, base));
   try {
     const [pipeline] = await Promise.all([creating, ready]);
-    return pipeline as Pipeline<Input, Output>;
+    return pipeline;
   } catch (error) {
     await model.dispose();
     void creating.then((pipeline) => pipeline.dispose()).catch(() => undefined);
