@@ -15,7 +15,7 @@ import type { Pipeline, TaskModule } from "./tasks/task.js";
  *
  * @throws WebkilnError as `load` does, and "task-unknown".
  */
-export function pipeline<P extends Pipeline<never, unknown>>(
+export function pipeline<P extends Pipeline<never, unknown> = Pipeline>(
   url: string | URL,
   options?: LoadOptions,
 ): Promise<P>;
