@@ -30,6 +30,8 @@ DESCRIPTIONS = {
     "image-classification": "Says what a photograph shows, be it yours, a sample or the camera's.",
     "text-classification": "Reads a text and says which kind it is, while you write.",
     "feature-extraction": "Compares what sentences mean, not which words they share.",
+    "text-generation": "A language model to talk to, running in your browser. It can be wrong: "
+    "check what matters.",
     "generic": "A model that runs in your browser. See what goes in and out, run it, and take it "
     "into your own page.",
 }
@@ -43,6 +45,8 @@ HEADERS = {
 }
 # As many shards as the runtime downloads at once, and no more than a phone has memory for.
 _EARLY_SHARDS, _EARLY_BYTES = 4, 48 << 20
+# A page that fills the screen reaches under a phone's notch, and ends where its keyboard begins.
+_WHOLE_SCREEN = ", viewport-fit=cover, interactive-widget=resizes-content"
 _FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -147,14 +151,16 @@ def _index(
     home: str,
     description: str,
 ) -> str:
-    style, script = minify_css(template("app.css")), template("start.js")
+    style, script = minify_css(template("app.css") + _part(page, "css")), template("start.js")
     early = fill(template("early.js"), {"shards": inline_script(_first_shards(plan))})
+    main = _main(page, plan, html.escape(title), html.escape(description))
     return fill(
         template("index.html"),
         {
             "task": page,
             "title": html.escape(title),
             "description": html.escape(description),
+            "viewport": _WHOLE_SCREEN if "<main" in template(f"{page}.html") else "",
             "policy": html.escape(policy([early, script], [style]), quote=False),
             "early": early,
             "preload": _preload(files),
@@ -162,11 +168,31 @@ def _index(
             "script": script,
             "home": html.escape(home),
             "brand": "webkiln",
-            "body": template(f"{page}.html").rstrip(),
-            "about": _about(plan["task"].get("about") or {}),
+            "tools": _part(page, "tools.html").rstrip(),
+            "main": main,
             "samples": inline_script(plan["task"].get("samples") or []),
         },
     )
+
+
+def _main(page: str, plan: Mapping[str, Any], title: str, description: str) -> str:
+    """What is between the page's head and its scripts: the layout that pages share, or its own."""
+    body = template(f"{page}.html")
+    parts = {
+        "title": title,
+        "description": description,
+        "error": template("error.html").rstrip(),
+        "controls": template("controls.html").rstrip(),
+        "about": _about(plan["task"].get("about") or {}),
+        "body": body.rstrip(),
+    }
+    return fill(body if "<main" in body else template("layout.html"), parts).rstrip()
+
+
+def _part(page: str, ending: str) -> str:
+    """What this page alone has of a kind; most have none."""
+    file = resources.files(__package__).joinpath("templates", f"{page}.{ending}")
+    return file.read_text("utf-8") if file.is_file() else ""
 
 
 def _first_shards(plan: Mapping[str, Any]) -> Sequence[str]:
@@ -245,8 +271,8 @@ def _model_files(plan: Mapping[str, Any]) -> list[str]:
         names.append(webgpu["shader"]["file"])
     names += [golden["file"] for golden in plan["golden"]]
     task = plan["task"]
-    if "text" in task:
-        names.append(task["text"]["tokenizer"])
+    if tokenizer := task.get("tokenizer") or task.get("text", {}).get("tokenizer"):
+        names.append(tokenizer)
     names += [sample["file"] for sample in task.get("samples") or [] if isinstance(sample, dict)]
     return [f"model/{name}" for name in dict.fromkeys(names)]
 

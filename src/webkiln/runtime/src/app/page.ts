@@ -33,6 +33,7 @@ function amount(value: number, digits: number, unit: string): string {
 }
 
 export function formatBytes(bytes: number): string {
+  if (bytes >= 1e9) return amount(bytes / 1e9, 1, "GB");
   return bytes < 1e6
     ? amount(Math.ceil(bytes / 1e3), 0, "kB") : amount(bytes / 1e6, bytes < 1e8 ? 1 : 0, "MB");
 }

@@ -23,6 +23,9 @@ const TITLES: Partial<Record<WebkilnErrorCode, string>> = {
   "no-wasm": "This browser can't run the model",
   "run-failed": "The model failed on this input",
   "out-of-memory": "There is not enough memory",
+  "prompt-too-long": "That is more than the model can take",
+  "context-full": "The conversation is full",
+  "template-failed": "The model can't read this conversation",
   "input-image": "That is not an image",
   "input-text": "That is not a text",
 };

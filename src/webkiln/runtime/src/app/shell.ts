@@ -1,8 +1,9 @@
 /** What all pages share: loading, the facts of how it runs, errors, the switch of devices, self-test. */
 import { pipeline as open, WebkilnError } from "../index.js";
-import type { DeviceOption, Model, OutputCheck, Pipeline, Progress } from "../index.js";
+import type { DeviceOption, Model, Pipeline, Progress } from "../index.js";
 import { byId, formatBytes, formatTime, median } from "./page.js";
 import { clearError, explain, showError } from "./problems.js";
+import { deviceText, selfTest } from "./status.js";
 import { offerInstall, themeButton, workOffline } from "./system.js";
 
 export interface Page<Input, Output> {
@@ -172,37 +173,10 @@ class Runner<Input, Output> implements Shell<Input> {
     for (const input of document.querySelectorAll<HTMLInputElement>("input[name=device]")) {
       input.addEventListener("change", () => void this.open(input.value as DeviceOption));
     }
-    byId("selftest").addEventListener("click", () => void this.selfTest());
+    byId("selftest").addEventListener("click", () => {
+      void selfTest(() => this.pipeline?.model);
+    });
   }
-
-  private async selfTest(): Promise<void> {
-    const { pipeline } = this;
-    if (!pipeline) return;
-    const output = byId("selftest-result");
-    const button = byId<HTMLButtonElement>("selftest");
-    button.disabled = true;
-    delete output.dataset["ok"];
-    output.textContent = "Testing…";
-    try {
-      const checks = await pipeline.model.selfTest();
-      output.dataset["ok"] = String(checks.every(({ ok }) => ok));
-      output.textContent = verdict(checks);
-    } catch (error) {
-      output.dataset["ok"] = "false";
-      output.textContent = explain(error).message;
-    }
-    button.disabled = this.pipeline === undefined;
-  }
-}
-
-function verdict(checks: readonly OutputCheck[]): string {
-  const wrong = checks.filter(({ ok }) => !ok);
-  const worst = Math.max(0, ...checks.map(({ maxAbsError }) => maxAbsError)).toExponential(1);
-  if (!wrong.length) {
-    return `Passed: the same results as when the model was built, to within ${worst}.`;
-  }
-  const names = [...new Set(wrong.map(({ output }) => output))].join(", ");
-  return `Failed: ${names} differs by up to ${worst}. Try another device, and please report this.`;
 }
 
 function setState(state: "loading" | "busy" | "ready" | "failed", text: string): void {
@@ -224,19 +198,8 @@ function showProgress({ phase, loaded, total }: Progress): void {
 
 function showDevice(model: Model): void {
   byId<HTMLButtonElement>("selftest").disabled = false;
-  const { type, description } = model.device;
-  // "WebAssembly × 2 threads, SIMD relaxed": what comes after the comma is for the curious.
-  const [name, ...details] = type === "wasm" ? description.split(", ") : [description];
-  byId("fact-device").textContent = name!;
+  const { name, note } = deviceText(model);
+  byId("fact-device").textContent = name;
   byId("fact-download").textContent = formatBytes(model.weightBytes);
-  byId("fact-device-note").textContent = [...details, compared(model)]
-    .filter(Boolean).map((part) => `${part}`.replace(/\.$/, "")).join(". ");
-}
-
-/** What is known of the other device. */
-function compared({ comparing, timings, fallbacks }: Model): string | undefined {
-  if (comparing) return "Trying WebGPU…";
-  const { webgpu, wasm } = timings;
-  return webgpu !== undefined && wasm !== undefined
-    ? `WebGPU ${formatTime(webgpu)}, WebAssembly ${formatTime(wasm)}` : fallbacks[0];
+  byId("fact-device-note").textContent = note;
 }

@@ -1,0 +1,148 @@
+/** What this page keeps on the device: how much it is, whether it lasts, and how it goes. */
+import type { Model } from "../../index.js";
+import { byId, formatBytes } from "../page.js";
+import { announce } from "./announce.js";
+import type { Conversation } from "./conversation.js";
+import { confirm } from "./notice.js";
+import type { Store } from "./store.js";
+
+const HERE = new URL("./", document.baseURI);
+// The runtime keeps weights in a cache of this name, the service worker the rest in others.
+const WEIGHTS = `webkiln ${new URL("model/", HERE).pathname}`;
+const FILES = `webkiln ${HERE.href} `;
+const ASKED = `webkiln persist ${HERE.pathname}`;
+
+/** Bytes of weights in the runtime's cache; undefined where there are no caches. */
+async function keptWeights(): Promise<number | undefined> {
+  try {
+    if (!(await caches.has(WEIGHTS))) return 0;
+    const cache = await caches.open(WEIGHTS);
+    const responses = await Promise.all((await cache.keys()).map((request) => cache.match(request)));
+    const sizes = await Promise.all(responses.map(async (one) => (await one?.blob())?.size ?? 0));
+    return sizes.reduce((sum, size) => sum + size, 0);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Asks the browser to keep what is stored when the disk gets full. Some ask the person, so it is
+ * done once, when there is something worth keeping.
+ */
+export async function askToKeep(): Promise<void> {
+  try {
+    if (localStorage.getItem(ASKED) || (await navigator.storage.persisted())) return;
+    localStorage.setItem(ASKED, "asked");
+    await navigator.storage.persist();
+  } catch {
+    // Not in this browser, or storage is forbidden.
+  }
+}
+
+/** Why the next visit would have to download the model again, once it is loaded; else undefined. */
+export async function whyNotKept(model: Model): Promise<string | undefined> {
+  const kept = await keptWeights();
+  if (kept === undefined || kept >= model.weightBytes) return undefined;
+  const { quota, usage } = await estimate();
+  const missing = model.weightBytes - kept;
+  if (quota === undefined || usage === undefined || quota - usage > missing) return undefined;
+  return `There is no room to keep the model on this device: it needs ${formatBytes(missing)} more, `
+    + `and the browser has ${formatBytes(Math.max(0, quota - usage))} left for this site. `
+    + "It works, but the next visit downloads it again. Free some space, or leave the private window.";
+}
+
+async function estimate(): Promise<StorageEstimate> {
+  return (await navigator.storage?.estimate?.().catch(() => undefined)) ?? {};
+}
+
+/** What a full device means for a conversation. */
+export function quotaText(error: unknown): string {
+  if (error instanceof DOMException && error.name === "QuotaExceededError") {
+    return "This device has no room left for the conversation: it stays until you close the page. "
+      + "Delete old conversations, or free some space.";
+  }
+  const reason = error instanceof Error ? error.message : String(error);
+  return `The conversation can't be kept on this device: ${reason}. It stays until you close the page.`;
+}
+
+export interface Stored {
+  readonly store: Store;
+  /** Deletes all conversations. */
+  readonly clear: () => Promise<void>;
+}
+
+/** The part of the settings that is about storage. */
+export class StorageView {
+  private readonly note = byId("stored-note");
+
+  constructor(private readonly stored: Stored) {
+    byId("keep").addEventListener("click", () => void this.keep());
+    byId("delete-model").addEventListener("click", () => void this.deleteModel());
+    byId("delete-all").addEventListener("click", () => void this.deleteAll());
+  }
+
+  /** Looks anew; called whenever the settings open. */
+  async show(): Promise<void> {
+    const [weights, { quota, usage }, conversations, lasting] = await Promise.all([
+      keptWeights(), estimate(), this.stored.store.list(),
+      navigator.storage?.persisted?.().catch(() => false),
+    ]);
+    byId("stored-model").textContent = weights ? formatBytes(weights) : "not kept";
+    byId<HTMLButtonElement>("delete-model").disabled = !weights;
+    byId("stored-conversations").textContent = this.sizeOf(conversations);
+    byId<HTMLButtonElement>("delete-all").disabled = conversations.length === 0;
+    byId("stored-free").textContent =
+      quota !== undefined && usage !== undefined ? formatBytes(Math.max(0, quota - usage)) : "unknown";
+    byId("stored-kept").textContent =
+      lasting ? "until you delete it" : "until the device runs out of space";
+    byId("keep").hidden = lasting !== false;
+  }
+
+  private sizeOf(conversations: readonly Conversation[]): string {
+    const count = conversations.length;
+    if (!count) return "none";
+    const bytes = new TextEncoder().encode(JSON.stringify(conversations)).length;
+    const place = this.stored.store.lasting ? "" : ", in memory only";
+    return `${count} (${formatBytes(bytes)}${place})`;
+  }
+
+  private async keep(): Promise<void> {
+    const kept = await navigator.storage.persist().catch(() => false);
+    this.note.textContent = kept
+      ? "The browser keeps it until you delete it."
+      : "The browser declined. Many do so until a page is bookmarked, installed or used often.";
+    await this.show();
+  }
+
+  private async deleteModel(): Promise<void> {
+    const bytes = await keptWeights();
+    const again = bytes ? `The next visit downloads ${formatBytes(bytes)} again, and needs a network.` : "";
+    if (!(await confirm("Delete the downloaded model?", `${again} Your conversations stay.`, "Delete"))) return;
+    await forgetModel();
+    this.note.textContent = "Deleted. The model goes on working until you close this page.";
+    await this.show();
+  }
+
+  private async deleteAll(): Promise<void> {
+    const text = "They are on this device only, so they can't be brought back.";
+    if (!(await confirm("Delete all conversations?", text, "Delete all"))) return;
+    await this.stored.clear();
+    this.note.textContent = "All conversations are deleted.";
+    announce("All conversations are deleted");
+    await this.show();
+  }
+}
+
+/** Everything of the model: weights, the files that the service worker keeps, and notes of both. */
+async function forgetModel(): Promise<void> {
+  const registration = await navigator.serviceWorker?.getRegistration().catch(() => undefined);
+  if (registration?.scope === HERE.href) await registration.unregister();
+  const names = await caches.keys();
+  const own = names.filter((name) => name === WEIGHTS || name.startsWith(FILES));
+  await Promise.all(own.map((name) => caches.delete(name)));
+  try {
+    localStorage.removeItem(`webkiln early ${new URL("model/plan.json", HERE).href}`);
+  } catch {
+    // Forbidden, so nothing was written.
+  }
+}
