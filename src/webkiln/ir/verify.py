@@ -320,7 +320,8 @@ class _KernelVerifier(_Verifier):
     def _is_uniform(self, *roots: Expr) -> bool:
         nodes = list(walk(*roots))
         variables = {n for n in nodes if isinstance(n, Var)}
-        return variables <= self.uniform and not any(isinstance(n, Read) for n in nodes)
+        read = {n.buffer for n in nodes if isinstance(n, Read)}
+        return variables <= self.uniform and not read & self.writable and read <= self.readable
 
     def _store(self, s: Store, scope: set[Var]) -> None:
         extra = () if s.count is None else (s.count,)

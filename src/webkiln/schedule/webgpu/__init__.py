@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from webkiln.ir.program import Compute, Kernel
 from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axes
+from webkiln.schedule.webgpu.attention import attention
 from webkiln.schedule.webgpu.columns import columns
 from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
@@ -35,6 +36,9 @@ RULES: tuple[tuple[Rule, bool], ...] = (
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
     whole = drop_units(nest_of(compute))
+    kernel = attention(whole)
+    if kernel is not None:
+        return kernel
     nests = {False: collapse(whole), True: collapse(drop_units(split_axes(whole)))}
     for rule, split in RULES:
         kernel = rule(nests[split])

@@ -1,0 +1,325 @@
+"""Attention on WebGPU: a workgroup for a few queries of a head, in blocks of one key an invocation.
+
+The online softmax of FlashAttention (arXiv 2205.14135). In each block an invocation computes the
+scores of its key; together they find the largest; then each owns four columns of the values and
+every n-th key of the block. What they have is combined once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from webkiln.ir.dtypes import F32, I32
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Read,
+    Var,
+    call,
+    ceildiv,
+    compare,
+    const,
+    lane,
+    logical_and,
+    maximum,
+    minimum,
+    select,
+    splat,
+)
+from webkiln.ir.program import Kernel, Loop
+from webkiln.ir.simplify import simplify
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
+from webkiln.schedule.attention import LOWEST, AttentionNest, attention_nest, local
+from webkiln.schedule.emit import Emitter
+from webkiln.schedule.kernel import make_kernel
+from webkiln.schedule.nest import Nest, extent_of, product
+from webkiln.schedule.vectorize import vectorize
+from webkiln.schedule.webgpu.grid import at_most, groups_of, unflatten
+from webkiln.targets.webgpu import MAX_GROUPS, MAX_INVOCATIONS, MAX_WORKGROUP_BYTES
+
+__all__ = ["attention"]
+
+LANES = 4
+ROWS = (8, 4, 2, 1)  # queries of a workgroup, as many as its memory holds
+SCAN = 16  # invocations that look for a row's largest score
+
+
+def attention(nest: Nest) -> Kernel | None:
+    """The kernel, where the nest (its reductions unsplit) is attention."""
+    a = attention_nest(nest)
+    if a is None:
+        return None
+    shape = _shape(a)
+    if shape is None:
+        return None
+    count, invocations = shape
+    rows = const(1, I32) if a.rows is None else extent_of(a.rows)
+    tile = Var("tile", simplify(ceildiv(rows, count)))
+    outer = (*a.batch, tile)
+    loops, group = groups_of(product([extent_of(v) for v in outer]))
+    if len(loops) > 1 or at_most(loops[0].extent) > MAX_GROUPS:
+        return None
+    work = _Work(a, tile * count, count, invocations)
+    loops.append(Loop(work.me, const(invocations, I32), "local.x"))
+    return make_kernel("attention", a.nest, loops, [*unflatten(group, outer), *work.body()])
+
+
+def _shape(a: AttentionNest) -> tuple[int, int] | None:
+    """Queries and invocations of a workgroup; None where one query's memory is too much."""
+    columns, depth = _size(a.d) // LANES, _size(a.k)
+    if columns > MAX_INVOCATIONS:
+        return None
+    slices = max(n for n in (1, 2, 4, 8, 16, 32) if n * columns <= MAX_INVOCATIONS)
+    invocations = max(slices * columns, 64)
+    fits = at_most(const(1, I32) if a.rows is None else extent_of(a.rows))
+    for count in ROWS if fits >= ROWS[0] else ROWS[-1:]:  # few queries: a workgroup for each
+        floats = count * (depth + invocations + 2) + invocations * (LANES + 1)
+        if floats * 4 <= MAX_WORKGROUP_BYTES and count * SCAN <= invocations:
+            return count, invocations
+    return None
+
+
+def _size(v: Var) -> int:
+    extent = extent_of(v)
+    assert isinstance(extent, Const)
+    return int(extent.value)
+
+
+@dataclass
+class _Work:
+    """What a workgroup does for `count` queries from `first` on."""
+
+    a: AttentionNest
+    first: Expr
+    count: int
+    invocations: int
+    emit: Emitter = field(default_factory=Emitter)
+
+    def __post_init__(self) -> None:
+        self.depth, self.size = _size(self.a.k), _size(self.a.d)
+        self.me = Var("me", self.invocations)
+        self.queries = local("queries", self.count * self.depth)
+        self.scores = local("scores", self.count * self.invocations)
+        self.found = local("found", self.invocations)
+        self.largest, self.scale = (local(name, self.count) for name in ("largest", "scale"))
+        self.parts = local("parts", self.invocations * LANES)
+        self.columns = self.size // LANES
+        self.slices = self.invocations // self.columns
+        self.column, self.slice = Var("column", self.columns), Var("slice", None)
+        self.base = Var("base", 1 << 20)
+        wide = F32.vector(LANES)
+        self.mixed = [self.emit.register(wide, "mixed") for _ in range(self.count)]
+        self.sums = [self.emit.register(F32, "sum") for _ in range(self.count)]
+
+    def body(self) -> list[Stmt]:
+        """Queries fetched, all blocks of keys, the results."""
+        low, high = Var("low", None), Var("high", None)
+        starts = [self._bound(self.a.start, i) for i in range(self.count)]
+        stops = [self._bound(self.a.stop, i) for i in range(self.count)]
+        first, last = starts[0], stops[0]
+        for start, stop in zip(starts[1:], stops[1:], strict=True):
+            first, last = minimum(first, start), maximum(last, stop)
+        block: list[Stmt] = [
+            *self._score(low, high),
+            Barrier(),
+            *self._find_largest(),
+            *self._exponentials(),
+            Barrier(),
+            *self._mix(high),
+            Barrier(),
+        ]
+        return [
+            Declare(self.column, self.me % self.columns),
+            Declare(self.slice, self.me // self.columns),
+            *self._fetch(),
+            Declare(low, simplify(first)),
+            Declare(high, simplify(last)),
+            *(Declare(m, const(0.0, F32.vector(LANES))) for m in self.mixed),
+            *(Declare(s, const(0.0, F32)) for s in self.sums),
+            Barrier(),
+            For(self.base, low, high, tuple(block), self.invocations),
+            *self._finish(),
+        ]
+
+    def _row(self, i: int) -> Expr:
+        """Row number `i`; one beyond the last is the last once more, and is not stored."""
+        if self.a.rows is None:
+            return const(0, I32)
+        rows = extent_of(self.a.rows)
+        row = simplify(self.first + i)
+        whole = simplify(rows % self.count) is const(0, I32)
+        return row if whole else minimum(row, rows - 1)
+
+    def _bound(self, e: Expr, i: int) -> Expr:
+        return self.a.at(e, self._row(i))
+
+    def _fetch(self) -> list[Stmt]:
+        """The queries, into workgroup memory."""
+        out: list[Stmt] = [
+            If(
+                compare("lt", self.me, self.count),
+                (Store(self.largest, self.me, const(LOWEST, F32)),),
+            )
+        ]
+        for i in range(self.count):
+            query = self.a.at(self.a.parts.query, self._row(i))
+            store = Store(self.queries, i * self.depth + self.a.k, query)
+            out.append(For(self.a.k, self.me, extent_of(self.a.k), (store,), self.invocations))
+        return out
+
+    # scores ---------------------------------------------------------------------------------------
+
+    def _score(self, low: Expr, high: Expr) -> list[Stmt]:
+        """The scores of key base + me with all queries; -inf where it does not count."""
+        t = self.a.t
+        dots = [self.emit.register(F32, "dot") for _ in range(self.count)]
+        out: list[Stmt] = [Declare(t, self.base + self.me)]
+        out += [Declare(d, const(0.0, F32)) for d in dots]
+        places = [self.me + i * self.invocations for i in range(self.count)]
+        stores: list[Stmt] = []
+        for i, (dot, place) in enumerate(zip(dots, places, strict=True)):
+            row = self._row(i)
+            score = self.a.at(self.a.score_of(dot), row)
+            start, stop = self._bound(self.a.start, i), self._bound(self.a.stop, i)
+            counts = simplify(logical_and(compare("le", start, t), compare("lt", t, stop)))
+            none = const(float("-inf"), F32)
+            stores.append(Store(self.scores, place, select(counts, score, none)))
+        nothing = tuple(Store(self.scores, p, const(float("-inf"), F32)) for p in places)
+        inside = compare("lt", t, high)
+        out.append(If(inside, (*self._products(dots), *stores), nothing))
+        return out
+
+    def _products(self, dots: list[Var]) -> list[Stmt]:
+        k = self.a.k
+        key = self.a.parts.key
+        if self.depth % LANES:
+            element = self.emit.register(F32, "key")
+            step: list[Stmt] = [Declare(element, key)]
+            for i, dot in enumerate(dots):
+                query = Read(self.queries, i * self.depth + k)
+                step.append(Assign(dot, call("add", dot, call("mul", query, element))))
+            return [For(k, const(0, I32), const(self.depth, I32), tuple(step))]
+        step = []
+        elements = [self.emit.register(F32, "key") for _ in range(LANES)]
+        for j, element in enumerate(elements):
+            step.append(Declare(element, self.a.at(key, None, {k: k + j})))
+        for i, dot in enumerate(dots):
+            query = self.emit.register(F32.vector(LANES), "query")
+            step.append(Declare(query, Read(self.queries, i * self.depth + k, LANES)))
+            for j, element in enumerate(elements):
+                step.append(Assign(dot, call("add", dot, call("mul", lane(query, j), element))))
+        return [For(k, const(0, I32), const(self.depth, I32), tuple(step), LANES)]
+
+    # softmax --------------------------------------------------------------------------------------
+
+    def _find_largest(self) -> list[Stmt]:
+        """The largest score of each row so far, and what it scales the earlier results by."""
+        row, part = Var("scan_row", None), Var("scan_part", None)
+        most = self.emit.register(F32, "most")
+        j = Var("scan", self.invocations)
+        score = Read(self.scores, row * self.invocations + j)
+        step = Assign(most, maximum(most, score))
+        scan: list[Stmt] = [
+            Declare(row, self.me // SCAN),
+            Declare(part, self.me % SCAN),
+            Declare(most, const(float("-inf"), F32)),
+            For(j, part, const(self.invocations, I32), (step,), SCAN),
+            Store(self.found, self.me, most),
+        ]
+        best = self.emit.register(F32, "best")
+        before = self.emit.register(F32, "before")
+        i = Var("found_part", SCAN)
+        merge: list[Stmt] = [
+            Declare(before, Read(self.largest, self.me)),
+            Declare(best, before),
+            For(
+                i,
+                const(0, I32),
+                const(SCAN, I32),
+                (Assign(best, maximum(best, Read(self.found, self.me * SCAN + i))),),
+            ),
+            Store(self.scale, self.me, call("exp", before - best)),
+            Store(self.largest, self.me, best),
+        ]
+        return [
+            If(compare("lt", self.me, self.count * SCAN), tuple(scan)),
+            Barrier(),
+            If(compare("lt", self.me, self.count), tuple(merge)),
+            Barrier(),
+        ]
+
+    def _exponentials(self) -> list[Stmt]:
+        out: list[Stmt] = []
+        for i in range(self.count):
+            place = self.me + i * self.invocations
+            largest = Read(self.largest, const(i, I32))
+            out.append(Store(self.scores, place, call("exp", Read(self.scores, place) - largest)))
+        return out
+
+    # values ---------------------------------------------------------------------------------------
+
+    def _mix(self, high: Expr) -> list[Stmt]:
+        """Four columns of the values of every n-th key of the block."""
+        a, t = self.a, Var("key", 1 << 20)
+        value = vectorize(a.parts.value, a.d, LANES)
+        assert value is not None
+        loaded = self.emit.register(F32.vector(LANES), "value")
+        place = a.at(value, None, {a.d: self.column * LANES, a.t: self.base + t})
+        out: list[Stmt] = []
+        step: list[Stmt] = [Declare(loaded, place)]
+        for i, (mixed, total) in enumerate(zip(self.mixed, self.sums, strict=True)):
+            scale = self.emit.register(F32, "scale")
+            out.append(Declare(scale, Read(self.scale, const(i, I32))))
+            out.append(Assign(mixed, call("mul", mixed, splat(scale, LANES))))
+            out.append(Assign(total, call("mul", total, scale)))
+            weight = self.emit.register(F32, "weight")
+            step.append(Declare(weight, Read(self.scores, i * self.invocations + t)))
+            term = call("mul", splat(weight, LANES), loaded)
+            step.append(Assign(mixed, call("add", mixed, term)))
+            step.append(Assign(total, call("add", total, weight)))
+        stop = minimum(high - self.base, self.invocations)
+        out.append(For(t, self.slice, stop, tuple(step), self.slices))
+        return out
+
+    def _finish(self) -> list[Stmt]:
+        """All slices' sums, row by row, and what is stored of them."""
+        out: list[Stmt] = []
+        for i, (mixed, total) in enumerate(zip(self.mixed, self.sums, strict=True)):
+            out += [
+                Store(self.parts, self.me * LANES, mixed),
+                If(
+                    compare("eq", self.column, 0),
+                    (Store(self.found, self.slice, total),),
+                ),
+                Barrier(),
+                If(self._mine(i), tuple(self._store(i))),
+            ]
+            if i + 1 < self.count:
+                out.append(Barrier())
+        return out
+
+    def _mine(self, i: int) -> Expr:
+        mine = compare("eq", self.slice, 0)
+        if self.a.rows is None or simplify(extent_of(self.a.rows) % self.count) is const(0, I32):
+            return mine
+        return logical_and(mine, compare("lt", self.first + i, extent_of(self.a.rows)))
+
+    def _store(self, i: int) -> list[Stmt]:
+        a = self.a
+        mixed = self.emit.register(F32.vector(LANES), "all")
+        total = self.emit.register(F32, "total")
+        part = Var("part", self.slices)
+        other = Read(self.parts, (part * self.columns + self.column) * LANES, LANES)
+        loop = (
+            Assign(mixed, call("add", mixed, other)),
+            Assign(total, call("add", total, Read(self.found, part))),
+        )
+        at = {a.d: self.column * LANES}
+        value = a.at(a.result(LANES, mixed, total), self._row(i), at)
+        offset = a.at(a.nest.offset, self._row(i), at)
+        return [
+            Declare(mixed, const(0.0, F32.vector(LANES))),
+            Declare(total, const(0.0, F32)),
+            For(part, const(0, I32), const(self.slices, I32), loop),
+            Store(a.nest.out, offset, value if value.dtype.lanes > 1 else splat(value, LANES)),
+        ]
