@@ -63,14 +63,17 @@ def build(
     output: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     title: str | None = None,
+    activations: str = "int8",
     progress: Progress | None = None,
 ) -> Bundle:
     """Compile a model into a finished app that runs in browsers.
 
     `source` is a file, a folder, a Hugging Face repository id, an ONNX model in memory, or (with
     the `torch` extra) an `nn.Module` with `args`, `kwargs` and `dynamic_shapes` as
-    `torch.export.export` takes them. `max` bounds symbolic dimensions by name, `constants` binds
-    inputs to values. `output` saves the bundle.
+    `torch.export.export` takes them. `max` bounds symbolic dimensions by name (of a language
+    model, `sequence` is how many tokens a conversation may have), `constants` binds inputs to
+    values. `activations` is what products with quantised weights may compute with: `int8`, faster
+    on WebAssembly, or `f32`. `output` saves the bundle.
 
     Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model,
     unsupported operators (all of them), a dimension without a bound.
@@ -90,6 +93,8 @@ def build(
             kwargs=kwargs,
             dynamic_shapes=dynamic_shapes,
             revision=revision,
+            context=(max or {}).get("sequence"),
+            activations=activations,
             progress=fetched,
         )
     bundle = compile_model(
@@ -160,6 +165,12 @@ def _entry_bounds(
     return {name: {**limits, **own} for name, own in tasks.programs(job, source).items()}
 
 
+def _state(source: Source) -> Mapping[str, str]:
+    """Inputs that live on the device, each with the output that it is next."""
+    state: Mapping[str, str] = source.config.get("generation", {}).get("state", {})
+    return state
+
+
 def _entry(
     name: str,
     graph: ir.Model,
@@ -176,7 +187,7 @@ def _entry(
         model = passes.run(graph, limits, constants)
         progress("optimise", 1, 1)
     with stage("lower"):
-        program, _ = lower_graph(model, limits, source.config.get("state"), states)
+        program, _ = lower_graph(model, limits, _state(source), states)
         _checked(program, "lower")
     with stage("fuse"):
         program = _checked(fuse(program), "fuse")
@@ -267,7 +278,8 @@ def _golden(
     empty = {
         b.name: np.zeros([evaluate(e, {}) for e in b.shape], b.dtype.name) for b in program.states
     }
-    outputs = reference_outputs(graph, {**inputs, **fixed, **empty})
+    exact = passes.dequantize_weights(graph.clone())
+    outputs = reference_outputs(exact, {**inputs, **fixed, **empty})
     kept = {b.name: inputs[b.name] for b in program.inputs}
     return [GoldenSample(kept, {b.name: outputs[b.name] for b in program.outputs})]
 

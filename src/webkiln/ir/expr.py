@@ -7,6 +7,7 @@ elements; `simplify.py` puts integer expressions in a canonical form.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +137,16 @@ def _fold_unary(name: str, a: Expr) -> Expr | None:
             return const(not a.value, a.dtype)
         if name in _UNARY_FOLDS and a.dtype.is_float:
             try:
-                return const(_UNARY_FOLDS[name](float(a.value)), a.dtype)
+                return const(_UNARY_FOLDS[name](_as_stored(a)), a.dtype)
             except (ArithmeticError, ValueError):
                 return None  # an infinity or NaN is left to run time
     return None
+
+
+def _as_stored(a: Const) -> float:
+    """The literal as the target has it: sin(1e30) of the nearest float32 is another number."""
+    code = "<f" if a.dtype.bytes == 4 else "<e"
+    return float(struct.unpack(code, struct.pack(code, a.value))[0])
 
 
 def _neutral(name: str, a: Expr, b: Expr) -> Expr | None:

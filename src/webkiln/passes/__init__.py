@@ -14,6 +14,7 @@ from onnx_ir.passes import common
 
 from webkiln import ops
 from webkiln.passes.bind_constants import bind_constants, name_dimensions
+from webkiln.passes.dequantize_weights import dequantize_weights
 from webkiln.passes.fold_affine import fold_affine
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.fold_pad import explicit_pads, fold_pad
@@ -28,7 +29,7 @@ from webkiln.passes.remove_no_ops import remove_no_ops
 from webkiln.passes.simplify_transposes import simplify_transposes
 from webkiln.passes.unroll_recurrent import unroll_recurrent
 
-__all__ = ["SIMPLIFY", "run"]
+__all__ = ["SIMPLIFY", "dequantize_weights", "run"]
 
 Pass = Callable[[ir.Model], ir.Model]
 
