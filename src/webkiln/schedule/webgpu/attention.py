@@ -204,10 +204,10 @@ class _Work:
         for j, element in enumerate(elements):
             step.append(Declare(element, self.a.at(key, None, {k: k + j})))
         for i, dot in enumerate(dots):
-            query = self.emit.register(F32.vector(LANES), "query")
-            step.append(Declare(query, Read(self.queries, i * self.depth + k, LANES)))
+            four = self.emit.register(F32.vector(LANES), "query")
+            step.append(Declare(four, Read(self.queries, i * self.depth + k, LANES)))
             for j, element in enumerate(elements):
-                step.append(Assign(dot, call("add", dot, call("mul", lane(query, j), element))))
+                step.append(Assign(dot, call("add", dot, call("mul", lane(four, j), element))))
         return [For(k, const(0, I32), const(self.depth, I32), tuple(step), LANES)]
 
     # softmax --------------------------------------------------------------------------------------
