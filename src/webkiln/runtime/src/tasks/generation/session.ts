@@ -30,11 +30,16 @@ export class Session {
   /** The run under way, which an aborted answer may have left. */
   private running: Promise<unknown> = Promise.resolve();
   private lost = 0;
+  /** Tokens of one run at most: models whose exports take one at a time have no "prefill". */
+  private readonly chunk: number;
 
   constructor(
     private readonly model: Pick<Model, "run" | "programs">,
     private readonly config: GenerationConfig,
-  ) {}
+  ) {
+    const reads = model.programs.some(({ name }) => name === "prefill");
+    this.chunk = reads ? config.chunk : 1;
+  }
 
   /** Begins an answer to a prompt: how much of the prompt need not be run again. */
   async begin(prompt: readonly number[], signal: AbortSignal | undefined): Promise<number> {
@@ -81,7 +86,7 @@ export class Session {
     for (;;) {
       if (signal?.aborted) throw aborted();
       const from = this.cached.length;
-      const chunk = ids.slice(from, from + this.config.chunk);
+      const chunk = ids.slice(from, from + this.chunk);
       const last = from + chunk.length === ids.length;
       const result = this.run(chunk, request.feeds, last ? outputs : []);
       this.running = result.catch(() => undefined);

@@ -63,6 +63,9 @@ export function chatTemplate({ chat_template, tokens }: LanguageConfig): ChatTem
   const special = Object.entries(tokens).map(([role, token]) => [`${role}_token`, token]);
   return (messages, more = {}) => {
     const variables = {
+      // Templates ask whether these are none.
+      tools: null,
+      documents: null,
       ...Object.fromEntries(special),
       ...more,
       messages: plainMessages(messages),

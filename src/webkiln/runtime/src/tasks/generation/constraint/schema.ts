@@ -247,7 +247,7 @@ class Compiler {
       ),
     }));
     // Properties that the schema does not name are written only where it speaks of such.
-    const open = other && (extra !== undefined || !names.length);
+    const open = other && (extra !== undefined || schema["properties"] === undefined);
     const more = open ? sequence(otherKeys(names), json.colon, other) : undefined;
     return json.bracketed("{", this.members(members, more), "}");
   }
