@@ -128,8 +128,9 @@ def compile_model(
     job = tasks.get(task or source.task or tasks.detect(source))
     graph = tasks.graph(job, source)
     states: dict[str, Buffer] = {}
+    relaid: dict[Buffer, Buffer] = {}
     entries = [
-        _entry(name, graph, source, own, states, targets, constants, progress)
+        _entry(name, graph, source, own, states, relaid, targets, constants, progress)
         for name, own in _entry_bounds(job, source, bounds or {}).items()
     ]
     with stage("memory"):
@@ -177,11 +178,14 @@ def _entry(
     source: Source,
     limits: Mapping[str, int],
     states: dict[str, Buffer],
+    relaid: dict[Buffer, Buffer],
     targets: Sequence[str],
     constants: Mapping[str, npt.ArrayLike] | None,
     progress: Progress,
 ) -> _Entry:
-    """One program of the bundle, as far as its kernels; `states` are those of all programs."""
+    """One program of the bundle, as far as its kernels; `states` are those of all programs, and
+    `relaid` what their layouts made of them.
+    """
     with stage("passes"):
         progress("optimise", 0, 1)
         model = passes.run(graph, limits, constants)
@@ -192,7 +196,7 @@ def _entry(
     with stage("fuse"):
         program = _checked(fuse(program), "fuse")
     with stage("layouts"):
-        program = _checked(assign_layouts(program), "layouts")
+        program = _checked(assign_layouts(program, relaid), "layouts")
     with stage("schedule"):
         steps = {target: schedule_program(program, target, progress) for target in targets}
         for target, list_ in steps.items():

@@ -129,23 +129,25 @@ def _panels(rank: int, t: int, depth: int) -> Layout | None:
     return Layout((*rest, Part(t, KEY_PANEL), Part(depth), Part(t, 1, KEY_PANEL)))
 
 
-def key_states(program: Program) -> Program:
-    """The program with every cache of keys in panels, so that vectors run along the keys."""
-    renamed: dict[Buffer, Buffer] = {}
+def key_states(program: Program, known: dict[Buffer, Buffer]) -> Program:
+    """The program with every cache of keys in panels, so that vectors run along the keys.
+
+    `known` says what each state of an earlier program of the same model became; it is extended.
+    """
     for compute in program.computes:
         found = match_attention(compute.value)
         if found is None or not isinstance(found.key, Load):
             continue
         buffer, index = found.key.buffer, found.key.args
-        if buffer.role == "state" and buffer not in renamed and found.t in index:
-            depth = found.dot.axes[0]
-            where = index.index(found.t), index.index(depth) if depth in index else -1
-            layout = _panels(len(index), *where)
+        depth = found.dot.axes[0]
+        if buffer.role == "state" and buffer not in known and {found.t, depth} <= set(index):
+            layout = _panels(len(index), index.index(found.t), index.index(depth))
             if layout is not None:
-                renamed[buffer] = replace(buffer, layout=layout)
-    if not renamed:
-        return program
-    return _with_buffers(program, renamed)
+                known[buffer] = replace(buffer, layout=layout)
+    for buffer in program.states:
+        known.setdefault(buffer, buffer)
+    renamed = {b: new for b, new in known.items() if new is not b}
+    return _with_buffers(program, renamed) if renamed else program
 
 
 def _with_buffers(program: Program, renamed: dict[Buffer, Buffer]) -> Program:

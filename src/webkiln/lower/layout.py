@@ -42,9 +42,13 @@ __all__ = ["PANEL", "assign_layouts"]
 PANEL = 8
 
 
-def assign_layouts(program: Program) -> Program:
-    """`program` with a layout for every buffer, and the copies that contractions read."""
-    program = key_states(_channels_last(_copy_outputs(program)))
+def assign_layouts(program: Program, states: dict[Buffer, Buffer] | None = None) -> Program:
+    """`program` with a layout for every buffer, and the copies that contractions read.
+
+    `states` is shared by the programs of a model: what each state became, in its one layout.
+    """
+    program = _channels_last(_copy_outputs(program))
+    program = key_states(program, {} if states is None else states)
     return _Operands(program).run()
 
 
