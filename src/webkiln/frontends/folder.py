@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from webkiln.errors import InvalidModelError, ModelNotFoundError
-from webkiln.frontends import hf
+from webkiln.frontends import causal_lm, hf
 from webkiln.frontends.onnx import load_onnx
 from webkiln.frontends.source import Source
 
@@ -18,8 +18,8 @@ _ONNX_FOLDERS = (".", "onnx")
 _PLAIN_NAME = "model.onnx"
 
 
-def load_folder(path: Path) -> Source:
-    """The model in `path`.
+def load_folder(path: Path, context: int | None = None) -> Source:
+    """The model in `path`; `context` is how many tokens a language model's cache holds.
 
     Weights of an architecture that is built here come first, then the folder's ONNX file, then any
     other architecture through mobius-onnx. Raises `ModelNotFoundError` if there is no model in the
@@ -29,13 +29,17 @@ def load_folder(path: Path) -> Source:
     onnx_file = _onnx_file(path)
     if config is not None and hf.has_weights(path) and hf.is_built_here(config):
         return hf.load_hf(path, config)
+    if config is not None and hf.has_weights(path) and causal_lm.is_built_here(config):
+        source = causal_lm.load_causal_lm(path, config, hf.read_weights(path), context)
+        hf.describe(source, path, config)
+        return source
     if onnx_file is not None:
-        source = load_onnx(onnx_file)
+        source = load_onnx(onnx_file, context, path)
         source.name = path.resolve().name
         hf.describe(source, path, config or {})
         return source
     if config is not None and hf.has_weights(path):
-        return hf.load_with_mobius(path, config)
+        return hf.load_with_mobius(path, config, context)
     if config is not None:
         raise ModelNotFoundError(
             f"{path} has a config.json, but no weights",

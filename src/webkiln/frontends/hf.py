@@ -15,6 +15,8 @@ from typing import Any
 from webkiln.errors import InvalidModelError, MissingDependencyError, UnsupportedModelError
 from webkiln.frontends.bert import MODEL_TYPES, POOLING, SEQUENCE, build_bert
 from webkiln.frontends.builder import Weights, sizes
+from webkiln.frontends.chat_files import add_chat_files, context_length
+from webkiln.frontends.past_ports import past_ports
 from webkiln.frontends.pth import read_checkpoint
 from webkiln.frontends.safetensors import read_safetensors, read_sharded
 from webkiln.frontends.source import Source
@@ -117,7 +119,8 @@ def describe(source: Source, path: Path, config: Mapping[str, Any]) -> None:
             source.task = "image-classification"
         if source.task is None and str(architecture).endswith("ForSequenceClassification"):
             source.task = "text-classification"
-    for name in _ASSETS:
+    # What the others say of a language model is in its config (chat_files).
+    for name in ("tokenizer.json",) if "generation" in source.config else _ASSETS:
         if (path / name).is_file():
             source.assets[name] = (path / name).read_bytes()
     source.provenance.setdefault("origin", str(config.get("_name_or_path") or source.name))
@@ -126,8 +129,11 @@ def describe(source: Source, path: Path, config: Mapping[str, Any]) -> None:
         source.provenance["license"] = license_name
 
 
-def load_with_mobius(path: Path, config: Mapping[str, Any]) -> Source:
-    """Any other architecture, through the ``hf`` extra."""
+def load_with_mobius(path: Path, config: Mapping[str, Any], context: int | None = None) -> Source:
+    """Any other architecture, through the ``hf`` extra.
+
+    `context` is how many tokens a language model's cache holds.
+    """
     kind = config.get("model_type", "unknown")
     try:
         import mobius
@@ -138,7 +144,7 @@ def load_with_mobius(path: Path, config: Mapping[str, Any]) -> Source:
             hint="pip install 'webkiln[hf]', or export the model to ONNX",
         ) from None
     try:
-        package = mobius.build(str(path))
+        package = mobius.build(str(path), dtype="f32")
     except (ValueError, KeyError, NotImplementedError, RuntimeError, OSError) as error:
         raise UnsupportedModelError(
             f"mobius-onnx cannot build the architecture {kind!r}: {error}",
@@ -150,6 +156,9 @@ def load_with_mobius(path: Path, config: Mapping[str, Any]) -> Source:
             f"{kind!r} is made of several models ({', '.join(models)}); only single ones are built"
         )
     source = Source(next(iter(models.values())), path.resolve().name)
+    ports = past_ports(source.model)
+    if ports is not None:
+        add_chat_files(source, path, config, ports, context_length(path, config, context))
     describe(source, path, config)
     return source
 

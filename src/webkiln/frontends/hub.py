@@ -21,17 +21,23 @@ Progress = Callable[[str, float | None], None]
 _SMALL = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "preprocessor_config.json", "modules.json", "sentence_bert_config.json", "labels.txt",
-    "labels.json", "README.md",
+    "labels.json", "README.md", "generation_config.json", "chat_template.jinja",
+    "chat_template.json", "genai_config.json",
 )  # fmt: skip
 _WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".bin", ".pth")
 
 
 def load_repo(
-    repo: str, *, revision: str | None = None, progress: Progress | None = None
+    repo: str,
+    *,
+    revision: str | None = None,
+    context: int | None = None,
+    progress: Progress | None = None,
 ) -> Source:
     """Downloads what is needed of `repo` (``owner/name``) into the cache, and loads that.
 
-    `revision` is a branch, a tag or a commit. `progress(what, fraction)` is called as files arrive.
+    `revision` is a branch, a tag or a commit, `context` how many tokens a language model's cache
+    holds. `progress(what, fraction)` is called as files arrive.
     Raises `ModelNotFoundError` if there is no such repository or revision, if it is gated, or if it
     is not in the cache while offline.
     """
@@ -40,7 +46,7 @@ def load_repo(
     from webkiln.frontends.folder import load_folder
 
     folder = _download(repo, revision, progress)
-    source = load_folder(folder)
+    source = load_folder(folder, context)
     source.name = repo.rpartition("/")[2]
     source.provenance["origin"] = f"{constants.ENDPOINT}/{repo}"
     source.provenance["revision"] = folder.name  # snapshots are kept by commit

@@ -55,8 +55,8 @@ def load(
     extra — a `torch.nn.Module` (with its example `args`, `kwargs` and `dynamic_shapes`) or
     `torch.export.ExportedProgram`. What a file is, is decided by its content.
 
-    `context` (tokens that a language model's cache holds) and `activations` (``int8`` or ``f32``:
-    what quantised products may compute with) matter to GGUF files only.
+    `context` (tokens that the cache holds) matters to language models, `activations` (``int8`` or
+    ``f32``: what quantised products may compute with) to those in GGUF files.
 
     `progress(what, fraction)` is called during downloads.
 
@@ -78,14 +78,14 @@ def load(
     if path.is_dir():
         from webkiln.frontends.folder import load_folder
 
-        return load_folder(path)
+        return load_folder(path, context)
     if path.is_file():
         return _load_file(path, context, activations)
     text = str(source)
     if _REPO_ID.fullmatch(text) and path.suffix.lower() not in _FILE_SUFFIXES:
         from webkiln.frontends.hub import load_repo
 
-        return load_repo(text, revision=revision, progress=progress)
+        return load_repo(text, revision=revision, context=context, progress=progress)
     raise ModelNotFoundError(
         f"no such file or folder: {text}",
         hint="check the path, or give a Hugging Face repository as owner/name",
@@ -115,7 +115,7 @@ def _load_file(path: Path, context: int | None, activations: str) -> Source:
         from webkiln.frontends.folder import load_folder
 
         if (path.parent / "config.json").is_file():
-            return load_folder(path.parent)
+            return load_folder(path.parent, context)
         raise InvalidModelError(
             f"{path.name} has weights only; the architecture is in the config.json beside it, "
             "which is missing",
@@ -123,7 +123,7 @@ def _load_file(path: Path, context: int | None, activations: str) -> Source:
         )
     if head.startswith(b"\x80") and path.suffix != ".onnx":
         raise InvalidModelError(f"{path.name} is a pickle, but no torch checkpoint")
-    return load_onnx(path)
+    return load_onnx(path, context)
 
 
 def _load_zip(path: Path) -> Source:

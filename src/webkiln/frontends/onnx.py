@@ -15,6 +15,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from webkiln.errors import InvalidModelError, UnsupportedModelError
+from webkiln.frontends.chat_files import add_chat_files, context_length, read_object
+from webkiln.frontends.past_ports import past_ports
 from webkiln.frontends.safetensors import memory_mapped
 from webkiln.frontends.source import Source
 
@@ -31,8 +33,12 @@ def looks_like_onnx(head: bytes) -> bool:
     return len(head) >= 2 and head[0] == _IR_VERSION_TAG and 0 < head[1] < _MAX_IR_VERSION
 
 
-def load_onnx(path: Path) -> Source:
+def load_onnx(path: Path, context: int | None = None, folder: Path | None = None) -> Source:
     """Reads an ONNX file. External weights stay in their files until they are needed.
+
+    A causal language model with past and present keys gets a cache of `context` tokens; its
+    tokenizer is in `folder`, by default beside the file. Without a tokenizer it is a model like any
+    other.
 
     Raises `InvalidModelError` if the file is no ONNX model, is truncated, or lacks a file of its
     external data, `UnsupportedModelError` if its opset is newer than `MAX_OPSET`.
@@ -47,6 +53,11 @@ def load_onnx(path: Path) -> Source:
         raise _not_a_model(path, data)
     source = source_from_model(proto, name=path.stem, base_dir=path.parent)
     source.provenance["origin"] = path.name
+    ports = past_ports(source.model)
+    folder = folder or path.parent
+    if ports is not None and (folder / "tokenizer.json").is_file():
+        config = read_object(folder / "config.json")
+        add_chat_files(source, folder, config, ports, context_length(folder, config, context))
     return source
 
 
