@@ -78,12 +78,25 @@ def build(
     ] = None,
     quantize: Annotated[
         str,
-        typer.Option("--quantize", metavar="KIND", help="How weights are stored; only f32 so far."),
+        typer.Option(
+            "--quantize", metavar="KIND", help="Weights in blocks of 8 or 4 bits: q8, q4. Or f32."
+        ),
     ] = "f32",
+    activations: Annotated[
+        str,
+        typer.Option(
+            "--activations",
+            metavar="KIND",
+            help="What products with quantised weights compute with: int8 (faster) or f32.",
+        ),
+    ] = "int8",
     bounds: Annotated[
         list[str] | None,
         typer.Option(
-            "--max", metavar="NAME=N", help="Upper bound of a symbolic dimension; repeatable."
+            "--max",
+            metavar="NAME=N",
+            help="Upper bound of a symbolic dimension; repeatable. Of a language model, "
+            "sequence=N is how many tokens a conversation may have.",
         ),
     ] = None,
     targets: Annotated[
@@ -125,6 +138,7 @@ def build(
             model,
             task=task,
             quantize=quantize,
+            activations=activations,
             max=maxima,
             targets=wanted,
             constants=fixed or None,

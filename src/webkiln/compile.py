@@ -46,6 +46,8 @@ from webkiln.tasks import page
 __all__ = ["TARGETS", "build", "compile_model"]
 
 TARGETS = ("webgpu", "wasm")
+QUANTIZE = {"f32": None, "q8": 8, "q4": 4}  # bits of a weight; None: as they come
+ACTIVATIONS = {"int8": 4, "f32": 1}  # MatMulNBits' accuracy_level
 SAMPLE_EXTENT = 16  # of a symbolic dimension in the golden sample, where its bound allows
 
 
@@ -72,7 +74,8 @@ def build(
     the `torch` extra) an `nn.Module` with `args`, `kwargs` and `dynamic_shapes` as
     `torch.export.export` takes them. `max` bounds symbolic dimensions by name (of a language
     model, `sequence` is how many tokens a conversation may have), `constants` binds inputs to
-    values. `activations` is what products with quantised weights may compute with: `int8`, faster
+    values. `quantize` packs the weights of products and embeddings into blocks of 8 (`q8`) or 4
+    (`q4`) bits. `activations` is what products with quantised weights may compute with: `int8`, faster
     on WebAssembly, or `f32`. `output` saves the bundle.
 
     Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model,
@@ -101,6 +104,7 @@ def build(
         loaded,
         task=task,
         quantize=quantize,
+        activations=activations,
         bounds=dict(max or {}),
         constants=constants,
         targets=targets,
@@ -117,6 +121,7 @@ def compile_model(
     *,
     task: str | None = None,
     quantize: str = "f32",
+    activations: str = "int8",
     bounds: Mapping[str, int] | None = None,
     constants: Mapping[str, npt.ArrayLike] | None = None,
     targets: Sequence[str] = TARGETS,
@@ -124,9 +129,14 @@ def compile_model(
     progress: Progress = silent,
 ) -> Bundle:
     """A loaded model through every stage of the compiler. Errors as `build`."""
-    _check_options(quantize, targets)
+    _check_options(quantize, activations, targets)
     job = tasks.get(task or source.task or tasks.detect(source))
     graph = tasks.graph(job, source)
+    bits = QUANTIZE[quantize]
+    if bits is not None:
+        graph = passes.run(graph, source.config.get("max", {}) | dict(bounds or {}), constants)
+        graph = passes.quantize_weights(graph, bits, accuracy_level=ACTIVATIONS[activations])
+        constants = None
     states: dict[str, Buffer] = {}
     relaid: dict[Buffer, Buffer] = {}
     entries = [
@@ -205,11 +215,13 @@ def _entry(
     return _Entry(name, program, steps)
 
 
-def _check_options(quantize: str, targets: Sequence[str]) -> None:
-    if quantize != "f32":
-        raise InputError(
-            f"quantize={quantize!r} is not available yet", hint="f32, the only precision so far"
-        )
+def _check_options(quantize: str, activations: str, targets: Sequence[str]) -> None:
+    for name, value, known in (
+        ("quantize", quantize, QUANTIZE),
+        ("activations", activations, ACTIVATIONS),
+    ):
+        if value not in known:
+            raise InputError(f"{name}={value!r} is not possible", hint=f"one of {', '.join(known)}")
     unknown = [t for t in targets if t not in TARGETS]
     if unknown or not targets:
         raise InputError(

@@ -24,12 +24,13 @@ from webkiln.passes.inline_functions import inline_functions, inline_operators
 from webkiln.passes.merge_parallel_matmuls import merge_parallel_matmuls
 from webkiln.passes.merge_reshapes import merge_reshapes
 from webkiln.passes.normalize_opset import normalize_opset
+from webkiln.passes.quantize_weights import quantize_weights
 from webkiln.passes.remove_duplicates import remove_duplicates
 from webkiln.passes.remove_no_ops import remove_no_ops
 from webkiln.passes.simplify_transposes import simplify_transposes
 from webkiln.passes.unroll_recurrent import unroll_recurrent
 
-__all__ = ["SIMPLIFY", "dequantize_weights", "run"]
+__all__ = ["SIMPLIFY", "dequantize_weights", "quantize_weights", "run"]
 
 Pass = Callable[[ir.Model], ir.Model]
 
