@@ -84,11 +84,11 @@ class Answer(Iterator[str]):
         self._sampling = Sampling.of(options, model.defaults, seed)
         self._stop = StopFilter(options.get("stop"))
         limit = options.get("max_tokens")
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
+        if limit is not None and (type(limit) is not int or limit < 1):
             raise InputError(f"max_tokens should be a whole number from 1, but is {limit!r}")
         self._ids = model.encode(prompt)
         self._start = len(self._ids)
-        room = model.context - self._start
+        room = model.context - self._start + 1  # the last token is said, but not read again
         self._limit = room if limit is None else min(limit, room)
         self.text = ""
         self.finish_reason: Literal["stop", "length"] | None = None

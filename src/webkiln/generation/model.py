@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,8 @@ class CausalModel:
         """Ids of a prompt, with the token that begins a text if the model wants it.
 
         Raises `InputError` for an empty prompt, ids that are none, or messages without a template;
-        `PromptTooLongError`, `ContextFullError` if no room is left for an answer;
-        `ChatTemplateError`.
+        `PromptTooLongError`, or for a conversation `ContextFullError`, if there are more than
+        `context`; `ChatTemplateError`.
         """
         if isinstance(prompt, str):
             ids = self._with_bos(self.vocabulary.encode(prompt))
@@ -70,12 +70,14 @@ class CausalModel:
             ids = self._with_bos(self.vocabulary.encode(self.render(prompt)))  # type: ignore[arg-type]
         if not ids:
             raise InputError("the prompt is empty", hint="give at least one character")
-        if len(ids) >= self.context:
+        if len(ids) > self.context:
             self._refuse(prompt, len(ids))
         return ids
 
     def render(self, messages: Sequence[Message]) -> str:
         """The conversation as the model reads it. Raises as `encode`."""
+        if not messages:
+            raise InputError("there are no messages", hint="give at least one")
         if self.template is None:
             raise InputError(
                 "the model has no chat template, so it can't answer messages",
@@ -96,16 +98,18 @@ class CausalModel:
             )
         return int(token)
 
-    def _refuse(self, prompt: Prompt, length: int) -> None:
-        went_on = any(isinstance(m, Mapping) and m.get("role") == "assistant" for m in prompt)
-        if went_on:
-            raise ContextFullError(
-                f"the conversation has {length} tokens; the model can keep {self.context} in mind",
-                hint="start a new conversation, or leave out its oldest messages",
-            )
+    def _refuse(self, prompt: Prompt, length: int) -> NoReturn:
+        last = prompt[-1]
+        if len(prompt) > 1 and isinstance(last, Mapping):
+            alone = len(self.vocabulary.encode(str(last.get("content"))))
+            if alone < self.context:
+                raise ContextFullError(
+                    f"the conversation has {length} tokens, the model's context {self.context}",
+                    hint="start a new conversation, or leave out its first messages",
+                )
         raise PromptTooLongError(
-            f"the prompt has {length} tokens; with an answer it has to fit in {self.context}",
-            hint="shorten it, or build the model again with a longer --max sequence=N",
+            f"the prompt has {length} tokens, the model's context {self.context}",
+            hint="shorten it, or build the model again with a larger --max sequence=N",
         )
 
     # --- tokens -----------------------------------------------------------------------------------
