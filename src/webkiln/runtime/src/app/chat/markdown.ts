@@ -34,6 +34,8 @@ const CLEAN = {
   ],
   ALLOWED_ATTR: ["align", "checked", "disabled", "href", "start", "title", "type"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  // DOMPurify takes the values of all other attributes for addresses.
+  ADD_URI_SAFE_ATTR: ["align", "start", "type"],
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
