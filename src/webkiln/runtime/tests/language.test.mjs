@@ -96,6 +96,14 @@ test("streams: role, contents, why it ended, usage", async () => {
   assert.equal(chunks[0].usage, null);
 });
 
+test("half a character at the end is replaced; once a stop text came nothing follows", async () => {
+  const llm = await pipelineOf(new FakeModel(says("né")));
+  const cut = await ask(llm, "hi", { max_tokens: 2 });
+  assert.equal(cut.choices[0].message.content, "n\ufffd");
+  const stopped = await ask(llm, "hi", { max_tokens: 2, stop: "n" });
+  assert.equal(stopped.choices[0].message.content, "");
+});
+
 test("without include_usage no chunk has usage", async () => {
   const llm = await pipelineOf(new FakeModel(says("a")));
   for await (const chunk of await ask(llm, "hi", { stream: true })) assert.ok(!("usage" in chunk));

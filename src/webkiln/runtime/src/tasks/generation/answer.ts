@@ -93,7 +93,7 @@ export async function answer(
     return chosen;
   };
   const done = (finish: FinishReason): Outcome => {
-    const rest = stops.flush();
+    const rest = stops.push(text.flush()) + stops.flush();
     if (rest) emit({ id: undefined, text: rest, logprob: undefined });
     return { finish, usage: meter.usage(session, context) };
   };

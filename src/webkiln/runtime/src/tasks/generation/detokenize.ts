@@ -8,6 +8,11 @@ export class TextStream {
   push(bytes: string): string {
     return this.decoder.decode(toBytes(bytes), { stream: true });
   }
+
+  /** What is left when nothing more comes: U+FFFD for half a character. */
+  flush(): string {
+    return this.decoder.decode();
+  }
 }
 
 /** A string of bytes (code units 0 to 255) as an array. */
