@@ -1,7 +1,7 @@
 """Weights as small integers in blocks, each block with its own scale: ``w = (q - z) · s``.
 
-The numbers of com.microsoft.MatMulNBits. Scales are numbers that half precision holds exactly, as
-is ``z · s``: kernels keep the two in one word of 32 bits.
+The numbers of com.microsoft.MatMulNBits. Scales and ``z · s`` have the 11 bits of half precision:
+kernels keep the two in one word of 32 bits.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ def to_blocks(weight: npt.NDArray[np.floating], bits: int, block: int) -> Blocks
     """The matrix `weight` [N, K], K a multiple of `block`, in 8 or 4 bits.
 
     Eight bits are symmetric; four have a zero point of their own a block and are fitted to the
-    least squared error. None if the numbers are no weights: not finite, or out of half precision's
-    range.
+    least squared error. None if the numbers are no weights: not finite, or too large to be squared.
     """
     n, k = weight.shape
     rows = np.ascontiguousarray(weight, dtype=np.float32).reshape(-1, block)
@@ -98,8 +97,10 @@ def _unpacked(integers: U8) -> U8:
 
 
 def _half(x: F32) -> F32:
-    """Rounded to half precision."""
-    return x.astype(np.float16).astype(np.float32)
+    """Rounded to the 11 bits of half precision, at any size."""
+    digits, exponent = np.frexp(x)
+    rounded: F32 = np.ldexp(np.rint(digits * np.float32(2048)) / np.float32(2048), exponent)
+    return rounded
 
 
 def _safe(x: F32) -> F32:
@@ -134,7 +135,7 @@ def _fitted(x: F32) -> tuple[U8, F32, F32]:
         steps = np.float32(levels) / _safe(width)
         keep_better(np.clip(np.rint(centred * steps[:, None] + np.float32(7.5)), 0, 15))
     keep_better(_nearest(x, scale, offset))
-    scale, offset = _half(scale), _half(offset)
+    scale, offset = _half(np.where(np.isfinite(best), scale, np.float32(np.nan))), _half(offset)
     constant = scale == 0
     offset = np.where(constant, _half(middle), offset)
     q = np.where(constant[:, None], np.float32(0), _nearest(x, scale, offset))

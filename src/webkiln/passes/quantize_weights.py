@@ -10,7 +10,17 @@ import onnx_ir as ir
 
 from webkiln.errors import InputError
 from webkiln.passes.blocks import Blocks, to_blocks
-from webkiln.passes.graph import array, attribute, constant, dims, is_op, nodes_of, remove, replace
+from webkiln.passes.graph import (
+    array,
+    attribute,
+    constant,
+    dims,
+    is_op,
+    nodes_of,
+    only_consumer,
+    remove,
+    replace,
+)
 
 __all__ = ["BLOCK", "quantize_weights"]
 
@@ -144,10 +154,13 @@ def _product(model: ir.Model, node: ir.Node, store: _Store, accuracy_level: int)
 
 
 def _lookup(node: ir.Node, store: _Store) -> None:
-    """A Gather of whole rows of a constant matrix."""
-    if attribute(node, "axis", 0) != 0:
+    """A Gather of whole rows of a constant matrix, or of columns: of rows of its transpose."""
+    axis, table, indices = attribute(node, "axis", 0), node.inputs[0], node.inputs[1]
+    rank = None if indices is None or indices.shape is None else len(indices.shape)
+    if axis not in (0, 1, -1, -2) or rank is None:
         return
-    stored = store.rows(node.inputs[0], transposed=False)
+    by_columns = axis % 2 == 1
+    stored = store.rows(table, transposed=by_columns)
     if stored is None:
         return
     _, k = _extents(stored, store.bits)
@@ -160,14 +173,40 @@ def _lookup(node: ir.Node, store: _Store) -> None:
     }
     made = ir.node(
         "GatherBlockQuantized",
-        [integers, node.inputs[1], scales, *points],
+        [integers, indices, scales, *points],
         attributes,
         domain=_DOMAIN,
         name=node.name,
         version=1,
     )
-    node.prepend(made)
-    _replace(store.model, node, made)
+    if by_columns:
+        _by_columns(store.model, node, made, rank)
+    else:
+        node.prepend(made)
+        _replace(store.model, node, made)
+
+
+def _by_columns(model: ir.Model, node: ir.Node, made: ir.Node, rank: int) -> None:
+    """Lets `made`, which has the gathered columns as rows [..., K], stand for `node` [K, ...].
+
+    The Transpose that undoes just that, and mostly follows, goes.
+    """
+    old = node.outputs[0]
+    back = only_consumer(old)
+    undone = [*range(1, rank + 1), 0]
+    if back is not None and is_op(back, "Transpose") and attribute(back, "perm") == undone:
+        node.prepend(made)
+        _replace(model, back, made)
+        remove(model, [node])
+        return
+    turn = ir.node("Transpose", [made.outputs[0]], {"perm": [rank, *range(rank)]})
+    turn.name = f"{node.name}/columns"
+    made.outputs[0].name, made.outputs[0].type = f"{node.name}/rows", old.type
+    shape = dims(old)
+    if shape is not None:
+        made.outputs[0].shape = ir.Shape([*shape[1:], shape[0]])
+    node.prepend([made, turn])
+    _replace(model, node, turn)
 
 
 def _used(stored: Stored) -> list[ir.Value]:
