@@ -62,7 +62,7 @@ export function top(logits: Float32Array, count: number): number[] {
   for (let i = 0; i < logits.length; i++) {
     const last = ids[count - 1];
     if (last !== undefined && !(logits[i]! > logits[last]!)) continue;
-    if (logits[i] === -Infinity) continue;
+    if (!(logits[i]! > -Infinity)) continue; // NaN neither
     if (ids.length >= count) ids.pop();
     let at = ids.length;
     while (at > 0 && order(i, ids[at - 1]!) < 0) at--;
@@ -71,12 +71,14 @@ export function top(logits: Float32Array, count: number): number[] {
   return ids;
 }
 
+/** A longer top-k than this is cut from the sorted vocabulary. */
+const SHORT = 500;
+
 /**
  * Likely tokens first, at least as many as top-k and top-p can ask for. Sorting a whole vocabulary
  * takes milliseconds, so ever lower thresholds are tried: what is above one comes first in order.
  */
-function shortlist(weights: Float64Array, total: number, sampling: Sampling): Candidate[] {
-  const { top_k, top_p } = sampling;
+function shortlist(logits: Float32Array, weights: Float64Array, least: number): Candidate[] {
   for (const threshold of [1e-2, 1e-4, 1e-7, 0]) {
     const found: Candidate[] = [];
     let sum = 0;
@@ -85,8 +87,8 @@ function shortlist(weights: Float64Array, total: number, sampling: Sampling): Ca
       found.push({ id, weight });
       sum += weight;
     });
-    if (threshold > 0 && (top_k ? found.length < top_k : sum < top_p * total)) continue;
-    return found.sort((a, b) => b.weight - a.weight || a.id - b.id);
+    if (threshold > 0 && sum < least) continue;
+    return found.sort((a, b) => logits[b.id]! - logits[a.id]! || a.id - b.id);
   }
   return [];
 }
@@ -143,5 +145,9 @@ export function sample(logits: Float32Array, sampling: Sampling, counter: number
   }
   const random = uniform(seed, counter);
   if (top_p === 1 && top_k === 0) return drawAll(weights, min_p, random);
-  return draw(restrict(shortlist(weights, total, sampling), sampling, total), random);
+  const few = top_k > 0 && top_k <= SHORT;
+  const candidates = few
+    ? top(logits, top_k).map((id) => ({ id, weight: weights[id]! }))
+    : shortlist(logits, weights, top_k ? Infinity : top_p * total);
+  return draw(restrict(candidates, sampling, total), random);
 }
