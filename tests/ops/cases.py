@@ -6,6 +6,7 @@ from tests.ops import (
     cases_quantised,
     cases_reductions,
     cases_resize,
+    cases_selection,
     cases_shape,
     cases_windows,
 )
@@ -16,6 +17,7 @@ CASES = [
     *cases_quantised.CASES,
     *cases_reductions.CASES,
     *cases_resize.CASES,
+    *cases_selection.CASES,
     *cases_shape.CASES,
     *cases_windows.CASES,
 ]

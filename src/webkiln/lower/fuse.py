@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Const, Expr, Load, Op, Reduce, Var, const, substitute, transform, walk
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import simplify
+from webkiln.lower.scatter import match_scatter
 
 __all__ = ["EXPENSIVE", "fuse", "is_contraction", "replace_computes"]
 
@@ -44,6 +46,7 @@ EXPENSIVE = frozenset(
     ]
 )
 CHEAP = 6  # operations that are worth repeating instead of a trip through memory
+PARALLEL = 256  # reductions side by side that keep any target busy
 MAX_LOADS = 6  # distinct buffers a fused kernel reads; WebGPU binds 8, one is the output
 
 
@@ -141,8 +144,18 @@ def _absorb(compute: Compute, state: _State) -> Compute:
             if buffer in state.channels_last and len(buffer.shape) == len(compute.out.shape):
                 state.channels_last.add(compute.out)
             compute = _inline(producer, compute)
+            _hand_over(producer, compute, state)
         else:
             refused.add(buffer)
+
+
+def _hand_over(producer: Compute, consumer: Compute, state: _State) -> None:
+    """What only `producer` used, `consumer` alone uses now, if nobody else needs the producer."""
+    if state.users[producer.out] != {consumer.out} or producer.out in state.outputs:
+        return
+    for buffer in _buffers(producer.value):
+        state.users[buffer].discard(producer.out)
+        state.users[buffer].add(consumer.out)
 
 
 def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
@@ -162,10 +175,28 @@ def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
         return True
     alone = len(state.users[producer.out]) == 1 and producer.out not in state.outputs
     if _inside_reduce(consumer.value, producer.out):
-        return alone and work <= CHEAP
+        return alone and (work <= CHEAP or _used_once(consumer, sites))
     if work > CHEAP and any(_spreads(consumer, site) for site in sites):
         return False
     return (alone or work <= 2) and len(sites) * work <= 4 * CHEAP + 24 * (len(sites) == 1)
+
+
+def _used_once(consumer: Compute, sites: list[Load]) -> bool:
+    """Whether the consumer's reduction looks at each element once, and leaves work to share.
+
+    The updates of a scatter are such elements too: schedules don't go through them for each place.
+    """
+    if len(sites) != 1:
+        return False
+    (site,) = sites
+    scatter = match_scatter(consumer.value, consumer.axes)
+    if scatter is not None:
+        return site not in walk(scatter.base) and site not in walk(scatter.target)
+    around = [n for n in walk(consumer.value) if isinstance(n, Reduce) and site in walk(n.body)]
+    axes = {*consumer.axes, *(a for r in around for a in r.axes)}
+    shared = [v.extent.value for v in consumer.axes if isinstance(v.extent, Const)]
+    enough = len(shared) == len(consumer.axes) and prod(shared) >= PARALLEL
+    return enough and len(set(site.args)) == len(site.args) and axes == set(site.args)
 
 
 def _spreads(consumer: Compute, site: Load) -> bool:

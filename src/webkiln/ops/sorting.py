@@ -1,14 +1,32 @@
-"""The largest elements in order, by counting how many others come before each."""
+"""The largest elements in order, by counting how many others come before each.
+
+Of a long row the count is part of the index's expression, a form that schedules know an algorithm
+for (schedule/ranking.py); of a short one it is a tensor of its own, which any schedule computes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Expr, ExprLike, cast, compare, logical_and, logical_or, minimum, select
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    ExprLike,
+    cast,
+    compare,
+    convert,
+    logical_and,
+    logical_or,
+    minimum,
+    select,
+)
 from webkiln.ops.core import Context, Tensor, operator
 
 __all__: list[str] = []
+
+LONG = 512  # elements of a row that are not worth comparing each with each
+FEW = 64  # elements taken that schedules keep at hand
 
 
 @operator("TopK")
@@ -22,7 +40,7 @@ def top_k(ctx: Context, x: Tensor, k: Tensor | None = None) -> list[Tensor]:
     def at(i: Sequence[ExprLike], j: ExprLike) -> tuple[ExprLike, ...]:
         return (*i[:axis], j, *i[axis + 1 :])
 
-    def place(*i: Expr) -> Expr:
+    def place(*i: ExprLike) -> Expr:
         own = x[i]
 
         def before(j: Expr) -> Expr:
@@ -32,11 +50,14 @@ def top_k(ctx: Context, x: Tensor, k: Tensor | None = None) -> list[Tensor]:
 
         return ctx.reduce("sum", [size], before)
 
-    places = ctx.compute(x.shape, place, "int64")
+    few = isinstance(size, Const) and size.value > LONG and axis == x.rank - 1
+    few = few and isinstance(count := convert(taken), Const) and count.value <= FEW
+    places = None if few else ctx.compute(x.shape, place, "int64")
 
     def index(*i: Expr) -> Expr:
         def match(j: Expr) -> Expr:
-            return select(compare("eq", places[at(i, j)], i[axis]), j, 0)
+            found = place(*at(i, j)) if places is None else places[at(i, j)]
+            return select(compare("eq", found, i[axis]), j, 0)
 
         # NaNs have equal places: stay within the axis
         return minimum(ctx.reduce("sum", [size], match), size - 1)

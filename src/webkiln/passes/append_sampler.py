@@ -67,7 +67,11 @@ def append_sampler(model: ir.Model, *, vocabulary: int, logits: str = "logits") 
 
     row = Symbol(w, source).op("Gather", np.array(-1), axis=1).reshape(vocabulary)
     groups = -(-vocabulary // CANDIDATES)
-    allowed = _allowed(_penalised(row, ids, penalties, settings), mask, vocabulary, groups)
+    allowed = _allowed(row, mask, vocabulary)
+    allowed = _penalised(allowed, row, ids, penalties, settings)
+    if groups * CANDIDATES > vocabulary:
+        spare = np.array([0, groups * CANDIDATES - vocabulary])
+        allowed = allowed.op("Pad", spare, np.array(_NEVER, np.float32))
     top_ids = allowed.places_of_largest(CANDIDATES)
     token = _draw(allowed, top_ids, settings, seed, groups)
     if vocabulary < CANDIDATES:
@@ -99,32 +103,29 @@ def _checked(model: ir.Model, logits: str) -> ir.Value:
 # --- logits ---------------------------------------------------------------------------------------
 
 
-def _penalised(row: Symbol, ids: Symbol, penalties: Symbol, s: _Settings) -> Symbol:
-    """Logits [vocabulary] after penalties and biases: only those of `ids` differ."""
-    used = ids >= 0
-    place = ids.op("Max", 0)
-    count, bias = penalties[np.array(0)], penalties[np.array(1)]
-    logit = row[place]
-    weaker = (logit > 0).where(logit / s.repetition_penalty, logit * s.repetition_penalty)
-    occurred = count.op("Max", 0.0)  # in the answer
-    once = occurred.op("Min", 1.0)
-    after = count.is_(0.0).where(logit, weaker)
-    after = after - s.presence_penalty * once - s.frequency_penalty * occurred + bias
-    return row.op("ScatterElements", place, used.where(after - logit, 0.0), reduction="add")
-
-
-def _allowed(logits: Symbol, mask: Symbol, vocabulary: int, groups: int) -> Symbol:
-    """Logits that `mask` allows, [groups · CANDIDATES]; the others and the spare ones `_NEVER`."""
+def _allowed(row: Symbol, mask: Symbol, vocabulary: int) -> Symbol:
+    """The logits that `mask` allows; the others are `_NEVER`."""
     words = -(-vocabulary // 32)
     bit = (np.uint32(1) << np.arange(32, dtype=np.uint32)).reshape(1, 32)
     bits = mask.reshape(words, 1).op("BitwiseAnd", bit).reshape(words * 32)
     if words * 32 > vocabulary:
         bits = bits[np.arange(vocabulary)]
-    masked = bits.is_(0).where(_NEVER, logits)
-    spare = groups * CANDIDATES - vocabulary
-    if not spare:
-        return masked
-    return masked.op("Pad", np.array([0, spare]), np.array(_NEVER, np.float32))
+    return bits.is_(0).where(_NEVER, row)
+
+
+def _penalised(
+    allowed: Symbol, row: Symbol, ids: Symbol, penalties: Symbol, s: _Settings
+) -> Symbol:
+    """`allowed` with the logits of `ids` changed; `_NEVER` stays so, whatever is added to it."""
+    place = ids.op("Max", 0)
+    count, bias = penalties[np.array(0)], penalties[np.array(1)]
+    logit = row[place]
+    weaker = (logit > 0.0).where(logit / s.repetition_penalty, logit * s.repetition_penalty)
+    occurred = count.op("Max", 0.0)  # in the answer
+    after = count.is_(0.0).where(logit, weaker) + bias
+    after = after - s.presence_penalty * occurred.op("Min", 1.0) - s.frequency_penalty * occurred
+    change = (ids >= 0).where(after - logit, 0.0)
+    return allowed.op("ScatterElements", place, change, reduction="add")
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -166,8 +167,8 @@ def _draw(allowed: Symbol, top_ids: Symbol, s: _Settings, seed: Symbol, groups: 
     ids = few.where(top_ids, members)
     exponent = scaled(allowed[ids])
     open_to = (few & in_nucleus) | (~few & (exponent.op("Exp") >= s.min_p))
-    noisy = exponent + _noise(second, ids.cast(_UINT32))
-    drawn = ids[open_to.where(noisy, _NEVER).place_of_largest()]
+    score = exponent + _noise(second, ids.cast(_UINT32)) + open_to.where(0.0, _NEVER)
+    drawn = ids[score.place_of_largest()]
     return greedy.where(top_ids[np.array([0])], drawn)
 
 
@@ -188,7 +189,7 @@ def _noise(key: Symbol, index: Symbol) -> Symbol:
 
     Large noise comes from small e, where a logarithm near 1 would be inexact: a series there.
     """
-    bits = _mixed(_mixed(index) ^ key) >> 9
+    bits = _mixed(_mixed(index ^ key) + key) >> 9
     u = (bits.cast(_FLOAT) + 0.5) * 2.0**-23  # in (0, 1), exactly
     series = u + u * u * (u / 3.0 + 0.5)
     return -(u < 0.02).where(series, -(-u + 1.0).op("Log")).op("Log")

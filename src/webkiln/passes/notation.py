@@ -48,16 +48,16 @@ class Symbol:
     def __rshift__(self, other: Operand) -> Symbol:
         return self.op("BitShift", other, direction="RIGHT")
 
-    def __lt__(self, other: Operand) -> Symbol:
+    def __lt__(self, other: Symbol | float) -> Symbol:
         return self._test("Less", other)
 
-    def __le__(self, other: Operand) -> Symbol:
+    def __le__(self, other: Symbol | float) -> Symbol:
         return self._test("LessOrEqual", other)
 
-    def __gt__(self, other: Operand) -> Symbol:
+    def __gt__(self, other: Symbol | float) -> Symbol:
         return self._test("Greater", other)
 
-    def __ge__(self, other: Operand) -> Symbol:
+    def __ge__(self, other: Symbol | float) -> Symbol:
         return self._test("GreaterOrEqual", other)
 
     def __and__(self, other: Symbol) -> Symbol:

@@ -9,19 +9,24 @@ from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axe
 from webkiln.schedule.wasm.attention import attention
 from webkiln.schedule.wasm.contraction import contraction
 from webkiln.schedule.wasm.loops import columns, scalar
+from webkiln.schedule.wasm.scatter import scatter
+from webkiln.schedule.wasm.topk import topk
 from webkiln.schedule.wasm.window import window
 
-__all__ = ["RULES", "schedule"]
+__all__ = ["RULES", "SPECIAL", "schedule"]
 
 RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, window, columns, scalar)
+#: they look for their form before axes are split and merged
+SPECIAL: tuple[Callable[[Nest], Kernel | None], ...] = (attention, topk, scatter)
 
 
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
     whole = nest_of(compute)
-    kernel = attention(drop_units(whole))
-    if kernel is not None:
-        return kernel
+    for special in SPECIAL:
+        kernel = special(drop_units(whole))
+        if kernel is not None:
+            return kernel
     nest = collapse(drop_units(split_axes(whole)))
     for rule in RULES:
         kernel = rule(nest)
