@@ -1,7 +1,8 @@
 /** The chat API against a model whose cache is checked, and whose answers are known. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { END, FakeModel, pipelineOf, says, WebkilnError } from "./language.mjs";
+import { END, FakeModel, pipelineOf, says, spell, WebkilnError } from "./language.mjs";
 
 const user = (content) => ({ role: "user", content });
 const ask = (llm, content, options = {}) =>
@@ -436,4 +437,28 @@ test("bundles whose task is not whole are refused", async () => {
       code("plan-invalid"),
     );
   }
+});
+
+test("what the documentation shows runs, in order", async () => {
+  const page = readFileSync(new URL("../../../../docs/generation-api.md", import.meta.url), "utf8");
+  const blocks = [...page.matchAll(/^```js\n(.*?)^```/gms)].map(([, code]) => code);
+  assert.equal(blocks.length, 4);
+  const wish = 'Yes! {"name": "Ann", "age": 7}';
+  const next = (ids) =>
+    Object.fromEntries([...spell(wish), END].map((id, i) => [id, (i * ids.length) % 7]));
+  const llm = await pipelineOf(new FakeModel(next), { generation: { context: 500 } });
+  const printed = [];
+  const code =
+    blocks.join("\n").replace(/^import .*$/m, "") + "\nreturn { answer, text, ids, person };";
+  const Block = Object.getPrototypeOf(async () => undefined).constructor;
+  const made = await new Block("pipeline", "console", code)(async () => llm, {
+    log: (...values) => printed.push(values),
+  });
+  assert.equal(made.answer.object, "chat.completion");
+  assert.ok(
+    printed.some(([value]) => value?.completion_tokens > 0),
+    "a chunk with usage",
+  );
+  assert.deepEqual(Object.keys(made.person), ["name", "age"]);
+  assert.ok(made.ids.length > 0 && typeof made.text === "string");
 });
