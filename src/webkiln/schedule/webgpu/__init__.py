@@ -11,6 +11,7 @@ from webkiln.schedule.webgpu.columns import columns
 from webkiln.schedule.webgpu.contraction import contraction
 from webkiln.schedule.webgpu.loops import elements, fallback
 from webkiln.schedule.webgpu.matvec import matvec
+from webkiln.schedule.webgpu.quantised import quantised
 from webkiln.schedule.webgpu.rows import rows
 from webkiln.schedule.webgpu.staged import staged
 from webkiln.schedule.webgpu.window import window
@@ -36,7 +37,7 @@ RULES: tuple[tuple[Rule, bool], ...] = (
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
     whole = drop_units(nest_of(compute))
-    kernel = attention(whole)
+    kernel = attention(whole) or quantised(compute)
     if kernel is not None:
         return kernel
     nests = {False: collapse(whole), True: collapse(drop_units(split_axes(whole)))}

@@ -40,7 +40,7 @@ from webkiln.schedule.vectorize import unit_stride, vectorize
 from webkiln.schedule.webgpu.grid import GROUP, at_most, groups_of, unflatten
 from webkiln.schedule.webgpu.tree import combine_shared
 
-__all__ = ["rows"]
+__all__ = ["RowWork", "rows"]
 
 LANES = 4
 SHORT = 32  # reductions up to this size are not worth a workgroup
@@ -66,7 +66,7 @@ def rows(nest: Nest) -> Kernel | None:
     loops, group = groups_of(simplify(ceildiv(count, each)))
     local, line = Var("local", threads), Var("line", each)
     number, row = Var("number", count), Var("row", count)
-    work = _Row(local, threads, line, each)
+    work = RowWork(local, threads, line, each)
     value = work.reduce_all(nest.value)
     stores: list[Stmt] = work.store(replace(nest, value=value), columns)
     ragged = len(loops) > 1 or simplify(count % each) is not const(0, I32)
@@ -101,7 +101,7 @@ def _contiguous(reduce: Reduce) -> bool:
 
 
 @dataclass
-class _Row:
+class RowWork:
     """Emits what the `threads` invocations `local` of row `line` of a workgroup do."""
 
     local: Var
