@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 import webkiln
+from tests.browser.chat_pages import write_chat_site
 from webkiln.browser import chromium_flags, find_chromium
 from webkiln.demo import gallery
 from webkiln.demo.apps import APPS
@@ -97,3 +99,25 @@ def open_page(wasm_browser: Browser) -> Iterator[OpenPage]:
 
         yield open_one
     assert [text for text in problems if not any(part in text for part in allowed)] == []
+
+
+@pytest.fixture(scope="session")
+def chat_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a chat whose model says what a test tells it to."""
+    if not (RUNTIME / "manifest.json").is_file():
+        pytest.skip("the runtime is not built: run `make runtime`")
+    with Server(write_chat_site(tmp_path_factory.mktemp("chat")), port=0) as server:
+        yield server.url
+
+
+@pytest.fixture
+def chat(open_page: OpenPage, chat_url: str) -> OpenPage:
+    """Opens that chat; `script` directs the model, the rest is for the browser's context."""
+
+    def open_chat(script: dict[str, object] | None = None, **options: object) -> Page:
+        page = open_page("about:blank", **options)
+        page.add_init_script(f"globalThis.script = {json.dumps(script or {})}")
+        page.goto(chat_url)
+        return page
+
+    return open_chat

@@ -85,9 +85,9 @@ export class Chat {
     return this.job !== undefined;
   }
 
-  /** Loads the model on a device; an answer under way ends. */
+  /** Loads the model on a device; an answer under way ends, one that waits for the model waits on. */
   async load(device: DeviceOption): Promise<void> {
-    await this.stop();
+    if (this.engine.llm) await this.stop();
     clearError();
     setState("loading", "Loading the model…");
     await this.engine.open(device);

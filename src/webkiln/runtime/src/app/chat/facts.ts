@@ -58,10 +58,10 @@ export function showContext(used: number, size: number | undefined): void {
   if (size === undefined) return;
   const share = Math.min(1, used / size);
   byId("context-bar").style.transform = `scaleX(${share})`;
-  byId("context-text").textContent = `${Math.round(100 * share)}%\u00a0full`;
+  const full = (byId("context-text").textContent = `${Math.round(100 * share)}%\u00a0full`);
   button.classList.toggle("half", share >= HALF);
   button.classList.toggle("nearly", share >= NEARLY_FULL);
   const text = `${used.toLocaleString("en")} of ${size.toLocaleString("en")} tokens of memory used`;
   button.title = text;
-  button.setAttribute("aria-label", text);
+  button.setAttribute("aria-label", `${full}: ${text}`);
 }

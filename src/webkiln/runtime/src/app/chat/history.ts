@@ -15,6 +15,8 @@ export class HistoryView {
   constructor(private readonly actions: HistoryActions) {}
 
   show(conversations: readonly Conversation[], current: string): void {
+    if (this.past.querySelector("input")) return; // a title is being written
+    const restore = this.rememberFocus();
     const groups = new Map<string, HTMLElement>();
     for (const conversation of conversations) {
       const day = dayOf(conversation.updated);
@@ -24,6 +26,22 @@ export class HistoryView {
     this.past.replaceChildren(
       ...[...groups].flatMap(([day, list]) => [make("h3", { "aria-hidden": "true" }, day), list]),
     );
+    restore();
+  }
+
+  /** The list is made anew; whoever was in it stays there: on the same button, or in the same place. */
+  private rememberFocus(): () => void {
+    const items = [...this.past.querySelectorAll("li")];
+    const index = items.findIndex((item) => item.contains(document.activeElement));
+    if (index < 0) return () => undefined;
+    const id = items[index]!.dataset["id"];
+    const button = [...items[index]!.querySelectorAll("button")].findIndex((one) => one === document.activeElement);
+    return () => {
+      const next = [...this.past.querySelectorAll("li")];
+      const same = next.find((item) => item.dataset["id"] === id);
+      const place = same ?? next[Math.min(index, next.length - 1)];
+      (place?.querySelectorAll("button")[same ? button : 0] ?? byId("new")).focus();
+    };
   }
 
   private item(conversation: Conversation, current: boolean): HTMLElement {
@@ -36,7 +54,7 @@ export class HistoryView {
     if (current) title.setAttribute("aria-current", "true");
     const rename = iconButton("edit", `Rename “${conversation.title}”`, () => this.edit(item, conversation));
     const remove = iconButton("remove", `Delete “${conversation.title}”`, () => this.actions.delete(conversation));
-    const item = make("li", {}, title, make("span", { class: "actions" }, rename, remove));
+    const item = make("li", { "data-id": conversation.id }, title, make("span", { class: "actions" }, rename, remove));
     return item;
   }
 
