@@ -22,6 +22,7 @@ from webkiln.passes.fold_scale import fold_scale
 from webkiln.passes.infer_shapes import infer_shapes
 from webkiln.passes.inline_functions import inline_functions, inline_operators
 from webkiln.passes.merge_parallel_matmuls import merge_parallel_matmuls
+from webkiln.passes.merge_quantised_products import merge_quantised_products
 from webkiln.passes.merge_reshapes import merge_reshapes
 from webkiln.passes.normalize_opset import normalize_opset
 from webkiln.passes.quantize_weights import quantize_weights
@@ -79,6 +80,7 @@ def run(
     model = unroll_recurrent(model)
     model = simplify(model)
     model = merge_parallel_matmuls(model)
+    model = merge_quantised_products(model)
     return finish(model)
 
 

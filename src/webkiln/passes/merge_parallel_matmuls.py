@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx_ir as ir
 
 from webkiln.passes.graph import array, constant, dims, is_op, nodes_of, only_consumer, replace
 
-__all__ = ["merge_parallel_matmuls"]
+__all__ = ["merge_parallel_matmuls", "merge_products"]
 
 
 def merge_parallel_matmuls(model: ir.Model) -> ir.Model:
@@ -40,13 +41,30 @@ def _is_matrix(value: ir.Value | None) -> bool:
 
 def _merge(model: ir.Model, x: ir.Value, nodes: list[ir.Node]) -> None:
     weights = [_array(node.inputs[1]) for node in nodes]
-    columns = [weight.shape[1] for weight in weights]
+
+    def product(name: str) -> ir.Node:
+        weight = constant(model, np.concatenate(weights, axis=1), f"{name}/weight")
+        return ir.node("MatMul", [x, weight], name=name)
+
+    merge_products(model, x, nodes, [w.shape[1] for w in weights], product)
+
+
+def merge_products(
+    model: ir.Model,
+    x: ir.Value,
+    nodes: list[ir.Node],
+    columns: list[int],
+    product: Callable[[str], ir.Node],
+) -> None:
+    """`nodes`, products of `x` with matrices of `columns`, become the one that `product` makes.
+
+    It is given its name, and returns the node that has all columns side by side.
+    """
     adds = [_bias(node, n) for node, n in zip(nodes, columns, strict=True)]
     ends = nodes if any(add is None for add in adds) else [add for add, _ in adds]  # type: ignore[misc]
     name = f"{nodes[0].name or nodes[0].outputs[0].name}/merged"
-    weight = constant(model, np.concatenate(weights, axis=1), f"{name}/weight")
     lead = (dims(x) or [])[:-1]
-    made = [ir.node("MatMul", [x, weight], name=name)]
+    made = [product(name)]
     if ends is not nodes:
         bias = np.concatenate([add[1] for add in adds if add is not None])
         made.append(
