@@ -18,7 +18,7 @@ RUNTIME  := src/webkiln/runtime
 RUNTIME_SOURCES := $(wildcard $(RUNTIME)/*.json $(RUNTIME)/*.mjs) \
                    $(shell find $(RUNTIME)/src -type f 2>/dev/null)
 
-.PHONY: help demo demo-build test lint types bench runtime browser setup lock clean
+.PHONY: help demo demo-build test lint types bench bench-llm runtime browser setup lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make lint        ruff, import-linter and the pre-commit file checks"
 	@echo "make types       mypy --strict and tsc --strict"
 	@echo "make bench       measure against onnxruntime-web in Chromium"
+	@echo "make bench-llm   measure language models against wllama in Chromium"
 	@echo "make clean       remove what was built (.venv too)"
 
 demo: $(STAMPS)/materials $(STAMPS)/runtime
@@ -50,6 +51,9 @@ types: $(STAMPS)/dev $(STAMPS)/runtime
 
 bench: $(STAMPS)/materials $(STAMPS)/dev $(STAMPS)/runtime browser
 	$(PY) -m benchmarks
+
+bench-llm: $(STAMPS)/materials $(STAMPS)/dev $(STAMPS)/runtime browser
+	$(PY) -m benchmarks.llm
 
 setup: $(STAMPS)/materials $(STAMPS)/dev $(STAMPS)/runtime
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     version = site.install_peer()
     results: dict[str, Any] = {part: [] for part in PARTS}
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        results["environment"] = environment.describe(playwright, version)
+        results["environment"] = environment.describe(playwright, {"onnxruntime-web": version})
         if results["environment"]["load_average"] > report.BUSY:
             _say("warning: the machine is busy; above all, figures with 2 threads will mislead")
         _say("building the models")

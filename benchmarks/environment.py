@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import webkiln
 from benchmarks.browser import chromium
 
 
-def describe(playwright: Playwright, ort: str) -> dict[str, Any]:
+def describe(playwright: Playwright, peers: Mapping[str, str]) -> dict[str, Any]:
     """Everything that belongs beside the figures, as JSON."""
     with chromium(playwright) as browser:
         version = browser.version
@@ -23,7 +24,7 @@ def describe(playwright: Playwright, ort: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "webkiln": webkiln.__version__,
         "commit": _commit(),
-        "onnxruntime-web": ort,
+        **peers,
         "chromium": version,
         "python": platform.python_version(),
         "system": platform.platform(),

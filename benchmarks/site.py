@@ -23,7 +23,8 @@ from benchmarks.cases import SEED, Arrays, Case, onnx_bytes, reference
 from scripts.build_runtime import node_command, npm_command
 
 HERE = Path(__file__).parent
-ORT = HERE / "node_modules" / "onnxruntime-web"
+MODULES = HERE / "node_modules"
+ORT = MODULES / "onnxruntime-web"
 
 # What the package's own entry points "onnxruntime-web/wasm" and "…/webgpu" resolve to, and what
 # those fetch in turn.
@@ -37,16 +38,16 @@ ORT_FILES = (
 )
 
 
-def install_peer() -> str:
-    """Install the pinned npm packages when they aren't there; the peer's version."""
-    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]["onnxruntime-web"]
-    if not (ORT / "package.json").is_file() or _version() != wanted:
+def install_peer(name: str = "onnxruntime-web") -> str:
+    """Install the pinned npm packages when they aren't there; the version of the peer `name`."""
+    wanted = json.loads((HERE / "package.json").read_text())["dependencies"][name]
+    if not (MODULES / name / "package.json").is_file() or _version(name) != wanted:
         node = node_command()
         if node is None:
-            raise SystemExit("error: installing onnxruntime-web needs Node\ntry: make setup")
+            raise SystemExit(f"error: installing {name} needs Node\ntry: make setup")
         command = [*npm_command(node), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.DEVNULL)
-    return _version()
+    return _version(name)
 
 
 def lay_out(site: Path, cases: Iterable[Case], targets: Sequence[str]) -> None:
@@ -63,8 +64,8 @@ def lay_out(site: Path, cases: Iterable[Case], targets: Sequence[str]) -> None:
             webkiln.build(case.source(), targets=targets, output=folder / "bundle")
 
 
-def _version() -> str:
-    return str(json.loads((ORT / "package.json").read_text())["version"])
+def _version(name: str) -> str:
+    return str(json.loads((MODULES / name / "package.json").read_text())["version"])
 
 
 def _write_case(folder: Path, case: Case) -> None:

@@ -1,0 +1,137 @@
+"""Measure language models against wllama in headless Chromium: `make bench-llm`.
+
+    python -m benchmarks.llm                                everything, into results/ and the docs
+    python -m benchmarks.llm --places wasm-1 --rounds 3 --no-write
+
+SmolLM2-135M-Instruct from its Q4_1 file. wllama runs that file and Q4_0 and Q8_0 files made from
+the same weights. All engines of a place (device and threads) take turns in one page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Playwright, sync_playwright
+
+import webkiln
+from benchmarks import environment, llm_report, site
+from benchmarks.browser import call, chromium, page_at
+from benchmarks.llm_models import PEER_TYPES, model_file, prompts, requantised
+from benchmarks.native import native
+from benchmarks.report import insert
+from benchmarks.server import CountingServer
+from benchmarks.stats import ratio, summarize
+
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs" / "benchmarks-llm.md"
+
+PLACES = {"wasm-1": ("wasm", 1), "wasm-2": ("wasm", 2), "webgpu": ("webgpu", 1)}
+PROMPT_TOKENS = 150
+ANSWER_TOKENS = 48
+ROUNDS = {"wasm": 5, "webgpu": 3}
+VISITS = 3
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _options(arguments)
+    version = site.install_peer("@wllama/wllama")
+    results: dict[str, Any] = {"places": []}
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        results["environment"] = environment.describe(playwright, {"wllama": version})
+        root = Path(folder)
+        _say("building the model")
+        _lay_out(root)
+        texts = prompts(PROMPT_TOKENS, 8)
+        with CountingServer(root) as server:
+            for place in options.places:
+                _say(place)
+                results["places"].append(_place(playwright, server, place, texts, options.rounds))
+            _say("second visits")
+            results["second_visit"] = _second_visits(playwright, server)
+        _say("native")
+        results["native"] = native(root / "webkiln", PROMPT_TOKENS)
+    text = llm_report.render(results)
+    print(text)
+    if options.write:
+        RESULTS.mkdir(exist_ok=True)
+        stamp = results["environment"]["date"][:19].replace(":", "")
+        (RESULTS / f"{stamp}-llm.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        insert(DOCS, text)
+
+
+def _lay_out(root: Path) -> None:
+    shutil.copytree(site.HERE / "pages", root, dirs_exist_ok=True)
+    shutil.copytree(site.HERE / "node_modules/@wllama/wllama/esm", root / "wllama")
+    for kind in PEER_TYPES:
+        shutil.copyfile(requantised(kind), root / f"smollm2.{kind}.gguf")
+    webkiln.build(model_file(), max={"sequence": 1024}, output=root / "webkiln")
+
+
+def _place(
+    playwright: Playwright, server: CountingServer, place: str, texts: list[str], rounds: int | None
+) -> dict[str, Any]:
+    """Every engine at one place; the ratios are webkiln's to each peer's, pair by pair."""
+    device, threads = PLACES[place]
+    at = {"device": device, "threads": threads}
+    engines: dict[str, Any] = {"webkiln": {"engine": "webkiln", "folder": "./webkiln/", **at}}
+    for kind in PEER_TYPES if device == "wasm" else PEER_TYPES[:1]:
+        file = f"./smollm2.{kind}.gguf"
+        engines[f"wllama {kind}"] = {"engine": "wllama", "file": file, **at}
+    options = {
+        "engines": engines,
+        "prompts": texts,
+        "count": ANSWER_TOKENS,
+        "rounds": rounds or ROUNDS[device],
+    }
+    with chromium(playwright) as browser, page_at(browser, server.url + "llm.html") as page:
+        measured = call(page, "llm", options)
+    rows = {}
+    own = measured["webkiln"]
+    for name, entry in measured.items():
+        rows[name] = {
+            **entry,
+            "prefill": summarize([1000 * PROMPT_TOKENS / ms for ms in entry["first"]]).to_json(),
+            "decode": summarize(entry["perSecond"]).to_json(),
+        }
+        if name != "webkiln":
+            rows[name]["prefill_ratio"] = ratio(entry["first"], own["first"]).to_json()
+            rows[name]["decode_ratio"] = ratio(own["perSecond"], entry["perSecond"]).to_json()
+    return {"place": place, **at, "engines": rows}
+
+
+def _second_visits(playwright: Playwright, server: CountingServer) -> dict[str, Any]:
+    """Navigation to first token when the weights are on the device, network off."""
+    options = {"folder": "./webkiln/", "device": "wasm", "threads": 1}
+    with chromium(playwright) as browser:
+        context = browser.new_context()
+        times = []
+        for _ in range(VISITS + 1):
+            page = context.new_page()
+            page.goto(server.url + "llm.html")
+            times.append(call(page, "secondVisit", options))
+            page.wait_for_timeout(3000)  # the first visit writes the cache behind its work
+            page.close()
+        context.close()
+    return {"first_ms": times[0], "ms": times[1:], "summary": summarize(times[1:]).to_json()}
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES))
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--no-write", dest="write", action="store_false")
+    return parser.parse_args(arguments)
+
+
+def _say(text: str) -> None:
+    print(f"bench-llm: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

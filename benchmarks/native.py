@@ -1,0 +1,62 @@
+"""The yardstick: the bundle's own wasm in wasmtime, and how far its decoding is from memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from webkiln.bundle import Bundle
+
+__all__ = ["bandwidth", "native"]
+
+_STEPS = 32
+
+
+def native(folder: Path, prompt_tokens: int) -> dict[str, Any]:
+    """Tokens a second of decoding and prefill in wasmtime, and the bytes that a token reads."""
+    model = Bundle.load(folder).language_model
+    ids = [7919 * i % 40000 + 100 for i in range(prompt_tokens)]
+    model.logits(ids)  # once for the engine's sake
+    model.reset()
+    start = time.perf_counter()
+    model.logits(ids)
+    prefill = time.perf_counter() - start
+    start = time.perf_counter()
+    for k in range(_STEPS):
+        ids.append(1000 + k)
+        model.logits(ids)
+    decode = (time.perf_counter() - start) / _STEPS
+    weights = bytes_a_token(folder)
+    speed = bandwidth()
+    return {
+        "prefill_per_s": prompt_tokens / prefill,
+        "decode_per_s": 1 / decode,
+        "bytes_a_token": weights,
+        "bandwidth": speed,
+        "floor_ms": 1000 * weights / speed,
+        "decode_ms": 1000 * decode,
+    }
+
+
+def bytes_a_token(folder: Path) -> int:
+    """What decoding one token reads: every weight but the embeddings, of which one row counts.
+
+    A table that is also the head is read as the head.
+    """
+    plan = json.loads((folder / "model" / "plan.json").read_bytes())
+    return int(plan["weights"]["bytes"])
+
+
+def bandwidth() -> float:
+    """Bytes a second that one thread reads from main memory: the best of several sums."""
+    data = np.ones(64 << 20, np.float32)
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        data.max()
+        best = max(best, data.nbytes / (time.perf_counter() - start))
+    return best
