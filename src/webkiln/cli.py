@@ -12,13 +12,16 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from webkiln import __version__, terminal
 from webkiln.errors import InputError, WebkilnError
 from webkiln.output import terminate_as_interrupt
+
+if TYPE_CHECKING:
+    from webkiln.generation import Answer
 
 __all__ = ["app", "main"]
 
@@ -199,7 +202,7 @@ def serve(
 def run(
     folder: Folder,
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--input",
             "-i",
@@ -207,7 +210,41 @@ def run(
             help="What the task takes: an image, a text or a file of it, a .npz of arrays; "
             "or NAME=FILE.npy for one input by name (repeatable).",
         ),
-    ],
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="What to say to a language model."),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="Who the model is to be.")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")
+    ] = False,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option("--max-tokens", metavar="N", help="Tokens of the answer at most."),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option("--temperature", metavar="T", help="0 to 2; 0: always the likeliest token."),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", metavar="N", help="Only the N likeliest tokens; 0: all."),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", metavar="P", help="Only the likeliest that together have P."),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option("--min-p", metavar="P", help="Only those P times as likely as the likeliest."),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", help="The same seed gives the same answer."),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Save raw outputs.")
     ] = None,
@@ -216,16 +253,62 @@ def run(
     """Run a bundle here, without a browser.
 
     The same WebAssembly, through wasmtime, with the task's own pre- and post-processing.
+    A language model answers --prompt, word by word.
     """
     from webkiln import runner
 
-    result = runner.run(folder, inputs)
+    if prompt is None and not inputs:
+        raise InputError("there is nothing to run", hint="give --input, or --prompt")
+    options = {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "min_p": min_p, "seed": seed,
+    }  # fmt: skip
+    if prompt is not None or runner.generates_text(folder, inputs or []):
+        if output is not None or (prompt is not None and inputs):
+            raise InputError(
+                "--prompt goes with neither --input nor --output", hint="leave one of them out"
+            )
+        text = runner.read_prompt((inputs or [""])[0]) if prompt is None else prompt
+        _say_answer(runner.generate(folder, text, system, raw, options), as_json)
+        return
+    asked = [name for name, value in {"system": system, **options}.items() if value is not None]
+    if asked or raw:
+        raise InputError(
+            f"--{(asked or ['raw'])[0].replace('_', '-')} is for language models",
+            hint="give --prompt with it",
+        )
+    result = runner.run(folder, inputs or [])
     if output is not None:
         runner.save_outputs(output, result.outputs)
     if as_json:
         terminal.print_json(result.answer)
     else:
         terminal.say(runner.show(result.answer))
+
+
+def _say_answer(answer: Answer, as_json: bool) -> None:
+    """The text as it comes, then on standard error what it took."""
+    for piece in answer:
+        if not as_json:
+            terminal.write(piece)
+    usage = answer.usage
+    if as_json:
+        document = {
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "prefill_tokens_per_second": round(usage.prefill_tokens_per_second, 2),
+            "decode_tokens_per_second": round(usage.decode_tokens_per_second, 2),
+        }
+        terminal.print_json(document)
+        return
+    terminal.write("\n")
+    cut = " (cut: as long as it may be)" if answer.finish_reason == "length" else ""
+    terminal.note(
+        f"{usage.prompt_tokens} tokens read, {usage.prefill_tokens_per_second:.1f}/s; "
+        f"{usage.completion_tokens} written, {usage.decode_tokens_per_second:.1f}/s{cut}"
+    )
 
 
 @app.command()

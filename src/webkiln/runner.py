@@ -1,4 +1,7 @@
-"""`webkiln run`: a bundle on one input, through its task's own pre- and post-processing."""
+"""`webkiln run`: a bundle on one input, through its task's own pre- and post-processing.
+
+A language model's answer comes piece by piece: `generate`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,19 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from webkiln.errors import InputError
 from webkiln.inspect.bundle import read_plan
 
-__all__ = ["RunResult", "run", "save_outputs", "show"]
+if TYPE_CHECKING:
+    from webkiln.generation import Answer
+
+__all__ = [
+    "RunResult", "generate", "generates_text", "read_prompt", "run", "save_outputs", "show"
+]  # fmt: skip
 
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -51,6 +59,43 @@ def run(folder: str | os.PathLike[str], inputs: Sequence[str]) -> RunResult:
         )
     outputs = Bundle.load(folder).run(feeds)
     return RunResult(task.postprocess(outputs, plan), outputs)
+
+
+def generates_text(folder: str | os.PathLike[str], inputs: Sequence[str]) -> bool:
+    """Whether the bundle is a language model, and `inputs` is one text or file for it."""
+    task: str = read_plan(Path(folder))["task"]["name"]
+    return task == "text-generation" and len(inputs) == 1 and _pair(inputs[0]) is None
+
+
+def read_prompt(value: str) -> str:
+    """The content of a text file if `value` is the path of one, else `value` itself."""
+    from webkiln.tasks.text import read_text
+
+    return read_text(value)
+
+
+def generate(
+    folder: str | os.PathLike[str],
+    prompt: str,
+    system: str | None,
+    raw: bool,
+    options: Mapping[str, Any],
+) -> Answer:
+    """A language model's answer to `prompt`, or its continuation if `raw`.
+
+    A model without a chat template continues. Raises `InputError` for a bundle that generates no
+    text, and as `Bundle.generate`.
+    """
+    from webkiln.bundle import Bundle
+
+    bundle = Bundle.load(folder)
+    chats = bundle.language_model.template is not None
+    if system is not None and (raw or not chats):
+        why = "--raw has none" if raw else "this model has none"
+        raise InputError(f"a system prompt needs a chat template; {why}", hint="leave out --system")
+    if raw or not chats:
+        return bundle.generate(prompt, stream=True, **options)
+    return bundle.chat(system).send(prompt, stream=True, **options)
 
 
 def save_outputs(path: Path, outputs: Arrays) -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 from webkiln.errors import WebkilnError
 from webkiln.log import debug_level
 
-__all__ = ["Bars", "count", "fail", "note", "print_json", "print_table", "say", "size"]
+__all__ = ["Bars", "count", "fail", "note", "print_json", "print_table", "say", "size", "write"]
 
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 _DECIMAL = ("", "K", "M", "G", "T", "P")
@@ -41,6 +41,11 @@ def _err() -> Console:
 def say(message: str) -> None:
     """Print a result for people."""
     _out().print(escape(message))
+
+
+def write(text: str) -> None:
+    """Print a part of a result at once, as it is."""
+    print(text, end="", flush=True)  # noqa: T201
 
 
 def note(message: str) -> None:
