@@ -28,6 +28,12 @@ class Scatter:
         """Runs over the updates."""
         return self.sum.axes[0]
 
+    @property
+    def updates(self) -> int:
+        """How many updates there are."""
+        assert isinstance(self.axis.extent, Const)
+        return int(self.axis.extent.value)
+
 
 def match_scatter(value: Expr, axes: tuple[Var, ...]) -> Scatter | None:
     """The scatter that `value` over `axes` is, if those are one; None for all else."""

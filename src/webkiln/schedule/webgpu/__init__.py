@@ -13,7 +13,9 @@ from webkiln.schedule.webgpu.loops import elements, fallback
 from webkiln.schedule.webgpu.matvec import matvec
 from webkiln.schedule.webgpu.quantised import quantised
 from webkiln.schedule.webgpu.rows import rows
+from webkiln.schedule.webgpu.scatter import scatter
 from webkiln.schedule.webgpu.staged import staged
+from webkiln.schedule.webgpu.topk import topk
 from webkiln.schedule.webgpu.window import window
 
 __all__ = ["RULES", "schedule"]
@@ -37,7 +39,7 @@ RULES: tuple[tuple[Rule, bool], ...] = (
 def schedule(compute: Compute) -> Kernel:
     """The kernel for `compute`, by the first rule that takes it."""
     whole = drop_units(nest_of(compute))
-    kernel = attention(whole) or quantised(compute)
+    kernel = attention(whole) or quantised(compute) or topk(whole) or scatter(whole)
     if kernel is not None:
         return kernel
     nests = {False: collapse(whole), True: collapse(drop_units(split_axes(whole)))}
