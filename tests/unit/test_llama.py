@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import webkiln
 from tests.unit.tiny_gguf import VOCABULARY, Session, Tiny, forward, weights, write
 from webkiln.frontends import load
 from webkiln.frontends.rope import rope, tables
@@ -194,3 +195,29 @@ def test_numpy_agrees_with_transformers(name):
     with torch.no_grad():
         found = model.eval()(torch.tensor([IDS])).logits[0].numpy()
     close(found, forward(tiny, made.floats, IDS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "tiny",
+    [
+        # Blocks of 32 with a zero point, windows shorter than a chunk, a table used twice.
+        GEMMA.with_(kind="Q4_1", layers=2, windows=(5, None), metadata={
+            "{arch}.attention.sliding_window": 5,
+            "{arch}.attention.sliding_window_pattern": [True, False]}),
+        # Bytes in blocks of 16, a table of floats read by rows.
+        Tiny("qwen2", bias=True, width=256, head_size=64, inner=256, layers=1, kind="Q6_K",
+             head_kind="BF16"),
+    ],
+    ids=["gemma3-Q4_1", "qwen2-Q6_K"],
+)  # fmt: skip
+def test_compiled(tmp_path, tiny):
+    made = weights(tiny)
+    path = write(tmp_path / "tiny.gguf", tiny, made)
+    bundle = webkiln.build(path, max={"sequence": 32}, targets=("wasm",), activations="f32")
+    expected = forward(tiny, made.floats, IDS)
+    # The K types' scales are rounded to half precision in memory.
+    tolerance = 0.01 if tiny.kind == "Q6_K" else 1e-4
+    for length in (1, 9, 10, len(IDS)):
+        found = bundle.language_model.logits(IDS[:length])
+        assert np.abs(found - expected[length - 1]).max() < tolerance
