@@ -170,6 +170,16 @@ def test_metadata(tmp_path, metadata, kind, message):
     assert "tiny.gguf" in e.value.message and e.value.hint
 
 
+def test_more_tokens_than_embeddings(tmp_path):
+    tokens = [*"he", "he", "<>", *(f"<{i}>" for i in range(260))]
+    path = file(tmp_path, LLAMA.with_(metadata={
+        "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [1] * len(tokens),
+        "tokenizer.ggml.merges": ["h e"], "tokenizer.ggml.eos_token_id": 0,
+    }))  # fmt: skip
+    with pytest.raises(InvalidModelError, match="264 tokens, but embeddings of 259"):
+        load(path)
+
+
 def test_a_list_of_equal_numbers_is_a_number(tmp_path):
     path = file(tmp_path, LLAMA.with_(metadata={"{arch}.attention.head_count_kv": [2, 2]}))
     assert load(path).task == "text-generation"

@@ -284,7 +284,14 @@ def _check_all_used(file: GgufFile, model: ir.Model) -> None:
 
 
 def _source(file: GgufFile, model: ir.Model, context: int) -> Source:
-    text = tokenizer_from_gguf(file.metadata("tokenizer."))
+    metadata = file.metadata("tokenizer.")
+    text = tokenizer_from_gguf(metadata)
+    tokens, rows = len(metadata["tokenizer.ggml.tokens"]), _vocabulary(file)
+    if tokens > rows:
+        raise InvalidModelError(
+            f"{file.path.name} has {tokens} tokens, but embeddings of {rows}",
+            hint="convert the model again",
+        )
     layers = range(sum(str(value.name).startswith("key_cache.") for value in model.graph.inputs))
     generation: dict[str, Any] = {
         "context": context,
