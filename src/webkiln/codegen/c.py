@@ -17,7 +17,7 @@ from webkiln.ir.dtypes import I32, DType
 from webkiln.ir.expr import Const, Expr, Op, Read, Var, const, is_const
 from webkiln.ir.program import Access, Kernel
 from webkiln.ir.simplify import always_nonneg, poly
-from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store, Touch
 from webkiln.schedule.kernel import expressions, map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
 
@@ -128,6 +128,11 @@ class _Printer:
 
     def _tasks(self) -> None:
         """The parallel loops as one range of tasks, decoded into their variables."""
+        once = [s for s in self.kernel.body if isinstance(s, Once)]
+        for s in once:
+            self.line("{")
+            self._indented(s.body)
+            self.line("}")
         self.line("for (int task = begin; task < end; task++) {")
         self.depth += 1
         rest = "task"
@@ -142,7 +147,7 @@ class _Printer:
             extent = self.expr(loop.extent)
             self.line(f"const int {name} = {rest} % {extent}, rest{i} = {rest} / {extent};")
             rest = f"rest{i}"
-        self.block(self.kernel.body)
+        self.block(self.kernel.body[len(once) :])
         self.depth -= 1
         self.line("}")
 
@@ -172,6 +177,12 @@ class _Printer:
                     self.line("} else {")
                     self._indented(orelse)
                 self.line("}")
+            case Touch(buffer, offset, count, stride):
+                pointer, fixed = self._place(buffer, offset)
+                places = (f"{pointer} + {fixed + i * stride}" for i in range(count))
+                self.line(" ".join(f"touch({place});" for place in places))
+            case Once():
+                raise AssertionError("what is done once comes first")
             case Barrier():
                 raise AssertionError("a wasm kernel has no barrier inside")
         self.temps = outer
@@ -317,7 +328,7 @@ class _Printer:
 
     def _bitcast(self, e: Op, args: list[str]) -> str:
         kind = type_name(e.dtype)
-        if e.dtype.lanes > 1:
+        if max(e.dtype.lanes, e.args[0].dtype.lanes) > 1:
             return f"(({kind})({args[0]}))"
         return f"bits_{type_name(e.args[0].dtype)}_{kind}({args[0]})"
 

@@ -28,6 +28,15 @@ def _half(words: Any) -> Any:
     return low.view(np.float16).astype(np.float32)
 
 
+def _dot4(a: Any, b: Any, total: Any) -> Any:
+    """Plus the products of a's signed bytes with b's, which are below 128."""
+    result = np.asarray(total, np.int64)
+    for shift in (0, 8, 16, 24):
+        signed = (np.right_shift(a, shift) & 0xFF).astype(np.uint8).view(np.int8)
+        result = result + signed.astype(np.int64) * (np.right_shift(b, shift) & 0x7F)
+    return result
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -56,6 +65,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "bitnot": np.bitwise_not,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "dot4": _dot4,
     "half": _half,
     "coarse": lambda a: a,
     "select": np.where,

@@ -9,7 +9,18 @@ from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import DType
 from webkiln.ir.expr import Expr, Var
 
-__all__ = ["Assign", "Barrier", "Declare", "For", "If", "Stmt", "Store", "register"]
+__all__ = [
+    "Assign",
+    "Barrier",
+    "Declare",
+    "For",
+    "If",
+    "Once",
+    "Stmt",
+    "Store",
+    "Touch",
+    "register",
+]
 
 
 def register(name: str, dtype: DType) -> Var:
@@ -70,4 +81,28 @@ class Barrier:
     scope: Literal["workgroup"] = "workgroup"
 
 
-Stmt: TypeAlias = Declare | Assign | Store | For | If | Barrier
+@dataclass(frozen=True, slots=True)
+class Once:
+    """`body`, which writes memory of the task and depends on no parallel loop.
+
+    It stands at the head of a kernel's body. What it leaves is the same for every task, so a thread
+    that runs several needs it once.
+    """
+
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Elements of `buffer` from `offset` on are needed soon, every `stride`-th, `count` of them.
+
+    Nothing follows from it but that they may be brought near; they are there, so it may read them.
+    """
+
+    buffer: Buffer
+    offset: Expr
+    count: int
+    stride: int
+
+
+Stmt: TypeAlias = Declare | Assign | Store | For | If | Once | Touch | Barrier

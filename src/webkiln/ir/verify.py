@@ -6,6 +6,7 @@ wrong, instead of by wrong numbers in a browser. The laws are cheap: all run in 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from webkiln.ir.dtypes import F32, I32, U32, DType
 from webkiln.ir.expr import Const, Dim, Expr, Load, Op, Read, Reduce, Var, free_vars, walk
 from webkiln.ir.program import Compute, Kernel, Program
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store, Touch
 
 __all__ = ["verify_expr", "verify_kernel", "verify_program"]
 
@@ -24,6 +25,10 @@ Law = tuple[str, Callable[..., bool]]
 
 def _index(e: Expr) -> bool:
     return e.dtype == I32
+
+
+def _size(dtype: DType) -> int:
+    return dtype.bytes * dtype.lanes
 
 
 def _words(e: Expr) -> DType:
@@ -93,8 +98,12 @@ OPERATIONS: dict[str, Law] = {
     ),
     "cast": ("it keeps its lanes", lambda e: e.args[0].dtype.lanes == e.dtype.lanes),
     "bitcast": (
-        "it keeps its lanes and their size",
-        lambda e: (e.args[0].dtype.lanes, e.args[0].dtype.bytes) == (e.dtype.lanes, e.dtype.bytes),
+        "it keeps its bytes",
+        lambda e: _size(e.args[0].dtype) == _size(e.dtype),
+    ),
+    "dot4": (
+        "it adds products of the bytes of two int32 to a third",
+        lambda e: len(e.args) == 3 and _same(e) and e.dtype.scalar == I32,
     ),
     "splat": ("it repeats an element", lambda e: e.args[0].dtype == e.dtype.scalar != e.dtype),
     "lane": (
@@ -259,6 +268,7 @@ def verify_kernel(kernel: Kernel, after: str, label: str = "") -> None:
 @dataclass
 class _KernelVerifier(_Verifier):
     kernel: Kernel = field(kw_only=True)
+    once: bool = False  # inside what a thread does once
 
     def run(self) -> None:
         kernel = self.kernel
@@ -277,7 +287,13 @@ class _KernelVerifier(_Verifier):
             scope.add(loop.var)
             if loop.binding.startswith("workgroup"):
                 self.uniform.add(loop.var)
-        self._block(kernel.body, scope, together=True)
+        head = list(itertools.takewhile(lambda s: isinstance(s, Once), kernel.body))
+        self.once = True
+        for s in head:
+            assert isinstance(s, Once)
+            self._block(s.body, params, together=False)
+        self.once = False
+        self._block(kernel.body[len(head) :], scope, together=True)
 
     def _block(self, body: Sequence[Stmt], outer: Iterable[Var], together: bool) -> None:
         scope = set(outer)
@@ -314,6 +330,12 @@ class _KernelVerifier(_Verifier):
                     alike = together and self._is_uniform(condition)
                     self._block(then, scope, alike)
                     self._block(orelse, scope, alike)
+                case Once():
+                    self.law(False, "what is done once comes first", s)
+                case Touch(buffer, offset):
+                    self._evaluate(scope, offset)
+                    self._index(offset)
+                    self.law(buffer in self.readable, "what is touched is read", buffer)
                 case Barrier():
                     self.law(together, "all invocations meet at a barrier", s)
 
@@ -328,6 +350,11 @@ class _KernelVerifier(_Verifier):
         self._evaluate(scope, s.offset, s.value, *extra)
         self._index(s.offset, *extra)
         allowed = s.buffer in self.writable or s.buffer.role == "workgroup"
+        self.law(
+            not self.once or s.buffer.role == "workgroup",
+            "what is done once writes memory of the task",
+            s.buffer,
+        )
         self.law(allowed, "a buffer that is written says so in its access", s.buffer)
         self.law(s.value.dtype.scalar == s.buffer.dtype, "a buffer holds its type", s.value)
 

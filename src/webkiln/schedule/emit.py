@@ -156,6 +156,10 @@ class Emitter:
         """A new mutable local of the kernel."""
         return register(f"{prefix}{next(self._fresh)}", dtype)
 
+    def loop(self, name: str, extent: int) -> Var:
+        """A new loop variable of the kernel."""
+        return Var(f"{name}{next(self._fresh)}", extent)
+
     def loops(
         self, nest: Nest, loops: Sequence[Var], bound: frozenset[Var], vector: Var | None = None
     ) -> list[Stmt]:

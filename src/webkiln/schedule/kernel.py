@@ -8,7 +8,7 @@ from dataclasses import replace
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Dim, Expr, Read, Var, walk
 from webkiln.ir.program import Access, Kernel, Loop
-from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
+from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store, Touch
 from webkiln.schedule.nest import Nest
 
 __all__ = ["expressions", "make_kernel", "map_expressions", "statements"]
@@ -18,7 +18,7 @@ def statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
     """Every statement of `body`, those inside loops and conditions too."""
     for s in body:
         yield s
-        if isinstance(s, For | If):
+        if isinstance(s, For | If | Once):
             yield from statements(s.body)
         if isinstance(s, If):
             yield from statements(s.orelse)
@@ -35,6 +35,8 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return start, stop
         case If(condition):
             return (condition,)
+        case Touch(_, offset):
+            return (offset,)
         case _:
             return ()
 
@@ -50,8 +52,10 @@ def map_expressions(body: Sequence[Stmt], f: Callable[[Expr], Expr]) -> tuple[St
                 out.append(Assign(var, f(value)))
             case Store(buffer, offset, value, count):
                 out.append(Store(buffer, f(offset), f(value), count))
-            case For():
+            case For() | Once():
                 out.append(replace(s, body=map_expressions(s.body, f)))
+            case Touch():
+                out.append(replace(s, offset=f(s.offset)))
             case If(condition, inner, orelse):
                 parts = map_expressions(inner, f), map_expressions(orelse, f)
                 out.append(If(f(condition), *parts))

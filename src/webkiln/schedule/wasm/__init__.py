@@ -9,6 +9,7 @@ from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axe
 from webkiln.schedule.wasm.attention import attention
 from webkiln.schedule.wasm.contraction import contraction
 from webkiln.schedule.wasm.loops import columns, scalar
+from webkiln.schedule.wasm.quantised import quantised
 from webkiln.schedule.wasm.scatter import scatter
 from webkiln.schedule.wasm.topk import topk
 from webkiln.schedule.wasm.window import window
@@ -16,6 +17,8 @@ from webkiln.schedule.wasm.window import window
 __all__ = ["RULES", "SPECIAL", "schedule"]
 
 RULES: tuple[Callable[[Nest], Kernel | None], ...] = (contraction, window, columns, scalar)
+
+
 #: they look for their form before axes are split and merged
 SPECIAL: tuple[Callable[[Nest], Kernel | None], ...] = (attention, topk, scatter)
 
@@ -27,6 +30,9 @@ def schedule(compute: Compute) -> Kernel:
         kernel = special(drop_units(whole))
         if kernel is not None:
             return kernel
+    kernel = quantised(compute)
+    if kernel is not None:
+        return kernel
     nest = collapse(drop_units(split_axes(whole)))
     for rule in RULES:
         kernel = rule(nest)

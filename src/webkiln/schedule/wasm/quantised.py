@@ -1,0 +1,315 @@
+"""Products with quantised matrices on WebAssembly: bytes by bytes where activations may be coarse.
+
+A task first stages its rows of A: each block of up to 32 elements as int8, its scale, and its sum
+for the offsets. The weights stay packed: 16 bytes of them are four columns of eight (or four)
+consecutive weights, masked and shifted into operands of a four-way dot product of bytes.
+
+One row (decoding) streams the weights once, and memory is what it waits for: cache lines are
+touched in bursts ahead of their use. Several rows (a prompt) form tiles over a panel that stays in
+the first-level cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from webkiln.ir.dtypes import F32, I32
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Read,
+    Var,
+    bitcast,
+    call,
+    cast,
+    compare,
+    const,
+    minimum,
+    splat,
+    substitute,
+)
+from webkiln.ir.program import Compute, Kernel, Loop
+from webkiln.ir.simplify import always_nonneg, poly, simplify
+from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.lower.layout import PANEL
+from webkiln.schedule.emit import Emitter
+from webkiln.schedule.kernel import make_kernel
+from webkiln.schedule.nest import extent_of
+from webkiln.schedule.quantised import QuantisedProduct, QuantisedSum, match_quantised
+from webkiln.schedule.vectorize import vectorize
+from webkiln.schedule.wasm.staged_rows import SHIFT, StagedRows
+
+__all__ = ["quantised"]
+
+WIDE = F32.vector(PANEL)
+INTS = I32.vector(PANEL)
+HALF_BITS = 0x8FFFE000 - (1 << 32)  # sign, and the rest of a float16 three bits further down
+UNBIAS = 2.0**112 / SHIFT  # float16's bits as float32's are 2^(15 - 127) of what they stand for
+
+TASKS = 8  # of one row: each thread stages it, so few, but enough to share among a few threads
+BLOCK_ROWS = 16  # of several: the weights, in the second-level cache, are read once a block
+#: rows of a tile by the bits of a weight. Measured in V8, G MAC/s: 4 rows of 4 bits 48, 3 45, 2 42.
+#: Eight bits need two sums each.
+TILE_ROWS = {4: 4, 8: 2}
+STACK = 48 * 1024  # of a thread's 64 KiB, for staged rows
+
+#: A burst of reads as large as what a core fetches at once (16 lines), this far ahead. Streaming
+#: 70 MB of 4-bit weights: 18 G weights/s with, 13 without; bursts of 8 or 32 lines help less.
+LINE = 16  # words
+BURST = 16  # lines
+AHEAD = BURST * LINE
+
+
+def quantised(compute: Compute) -> Kernel | None:
+    """The kernel for a product with quantised matrices; None for all else."""
+    q = match_quantised(compute)
+    if q is None or q.block % 16:
+        return None
+    rows = _rows(q)
+    if rows is None:
+        return None
+    kernel = _Builder(q, rows)
+    if not kernel.vectorises():
+        return None
+    return kernel.one_row() if q.m is None else kernel.many_rows()
+
+
+def _rows(q: QuantisedProduct) -> StagedRows | None:
+    """Staging for as many rows as a task takes, fewer where they are long; None: not one fits."""
+    tile = TILE_ROWS[q.sums[0].bits]
+    for count in (1,) if q.m is None else (BLOCK_ROWS, tile, 1):
+        staged = StagedRows(q, count)
+        if staged.bytes <= STACK:
+            return staged
+    return None
+
+
+@dataclass
+class _Builder:
+    """Prints one product; registers are numbered by `emit`."""
+
+    q: QuantisedProduct
+    staged: StagedRows
+
+    def __post_init__(self) -> None:
+        self.emit = Emitter()
+        self.panels = simplify((extent_of(self.q.n) + (PANEL - 1)) // PANEL)
+
+    def vectorises(self) -> bool:
+        """Whether rows can be staged and results stored in vectors."""
+        totals = [self.emit.register(WIDE) for _ in self.q.sums]
+        return self._value(totals) is not None and self.staged.vectorises()
+
+    # kernels --------------------------------------------------------------------------------------
+
+    def one_row(self) -> Kernel:
+        """Decoding: every thread stages the row, then panels one after the other."""
+        assert isinstance(self.panels, Const)
+        panels = int(self.panels.value)
+        count = min(TASKS, panels)
+        part, panel = Var("part", count), Var("panel", panels)
+        start, stop = (simplify(p * panels // count) for p in (part, part + 1))
+        stage = Once(tuple(self.staged.row(const(0, I32), self.emit, frozenset())))
+        body: list[Stmt] = []
+        totals: list[Var] = []
+        for s in self.q.sums:
+            sums, statements = self._sums(s, panel, [const(0, I32)], stream=True)
+            body += statements
+            totals += sums
+        body.append(self._store(panel, {}, totals))
+        loops = [Loop(part, const(count, I32), "task")]
+        tasks = For(panel, start, stop, tuple(body))
+        return make_kernel("quantised", self.q.epilogue, loops, [stage, tasks])
+
+    def many_rows(self) -> Kernel:
+        """Prompts: blocks of rows, staged, meet every panel in tiles."""
+        m = self.q.m
+        assert m is not None
+        rows, count = extent_of(m), self.staged.count
+        block = Var("block", simplify((rows + (count - 1)) // count))
+        first = simplify(block * count)
+        height = simplify(minimum(rows - first, count))
+        batch = tuple(v for v in self.q.rows if v is not m)
+        place = Var("staged_row", count)
+        bound = frozenset((*batch, block, place))
+        staging = self.staged.row(place, self.emit, bound, {m: simplify(first + place)})
+        panel = Var("panel", self.panels)
+        tile = self._tile(panel, first, rows)
+        tile_rows = min(TILE_ROWS[self.q.sums[0].bits], count)
+        at = Var("tile", count)
+        tiles = For(at, const(0, I32), height, tuple(tile(at, tile_rows)), tile_rows)
+        loops = [Loop(v, extent_of(v), "task") for v in (*batch, block)]
+        body: list[Stmt] = [
+            For(place, const(0, I32), height, tuple(staging)),
+            For(panel, const(0, I32), self.panels, (tiles,)),
+        ]
+        return make_kernel("quantised", self.q.epilogue, loops, body)
+
+    def _tile(self, panel: Var, first: Expr, rows: Expr) -> Callable[[Var, int], list[Stmt]]:
+        m = self.q.m
+        assert m is not None
+
+        def tile(at: Var, count: int) -> list[Stmt]:
+            """`count` staged rows from `at` on; those beyond the last are not stored."""
+            places = [simplify(at + i) for i in range(count)]
+            body: list[Stmt] = []
+            totals: list[list[Var]] = []
+            for s in self.q.sums:
+                sums, statements = self._sums(s, panel, places, stream=False)
+                body += statements
+                totals.append(sums)
+            for i, place in enumerate(places):
+                row = simplify(first + place)
+                store = self._store(panel, {m: row}, [t[i] for t in totals])
+                inside = simplify(compare("lt", row, rows))
+                body.append(store if isinstance(inside, Const) else If(inside, (store,)))
+            return body
+
+        return tile
+
+    # sums -----------------------------------------------------------------------------------------
+
+    def _sums(
+        self, s: QuantisedSum, panel: Expr, rows: list[Expr], *, stream: bool
+    ) -> tuple[list[Var], list[Stmt]]:
+        """Registers for the sums of the staged `rows` with one panel, and what computes them."""
+        totals = [self.emit.register(WIDE, "acc") for _ in rows]
+        out: list[Stmt] = [Declare(t, const(0, WIDE)) for t in totals]
+        block = self.emit.loop("block", self.q.blocks)
+        body = self._block(s, panel, block, rows, totals)
+        zero, all_blocks = const(0, I32), const(self.q.blocks, I32)
+        per_burst = max(1, AHEAD * s.per_word // (PANEL * s.block))
+        size = simplify(s.words.size)
+        if not stream or not always_nonneg(poly(size - 2 * AHEAD)):
+            return totals, [*out, For(block, zero, all_blocks, tuple(body))]
+        some = self.emit.loop("some", self.q.blocks)
+        stop = simplify(minimum(some + per_burst, all_blocks))
+        words = s.words.offset((some * (s.block // s.per_word), panel * PANEL))
+        ahead = simplify(minimum(words + AHEAD, size - AHEAD))
+        inner = For(block, some, stop, tuple(body))
+        burst = Touch(s.words, ahead, BURST, LINE)
+        return totals, [*out, For(some, zero, all_blocks, (burst, inner), per_burst)]
+
+    def _block(
+        self, s: QuantisedSum, panel: Expr, block: Var, rows: list[Expr], totals: list[Var]
+    ) -> list[Stmt]:
+        """One block of weights times each row's."""
+        out: list[Stmt] = []
+        scale, offset = self._scales(s, panel, block, out)
+        parts = self.staged.groups_per_block
+        for part in range(parts):
+            group = simplify(block * parts + part)
+            products = (self._products if self.q.coarse else self._exact)(
+                s, panel, group, rows, out
+            )
+            for row, total, p in zip(rows, totals, products, strict=True):
+                factor, shift = self.staged.factors(row, group)
+                scaled = scale if factor is None else splat(factor, PANEL) * scale
+                out.append(Assign(total, total + scaled * p))
+                out.append(Assign(total, total + splat(shift, PANEL) * offset))
+        return out
+
+    def _scales(
+        self, s: QuantisedSum, panel: Expr, block: Expr, out: list[Stmt]
+    ) -> tuple[Var, Var]:
+        """The block's s and m for a panel: float16's bits where float32's are, `UNBIAS` too small.
+
+        Half of a conversion: the other half is a factor of the sum.
+        """
+        pair = self.emit.register(INTS, "pair")
+        where = simplify(s.scales.offset((block, panel * PANEL)))
+        out.append(Declare(pair, bitcast(Read(s.scales, where, PANEL), INTS)))
+        registers = []
+        for name, bits in (("scale", call("shl", pair, _ints(16))), ("offset", pair)):
+            moved = call("bitand", call("shr", bits, _ints(3)), _ints(HALF_BITS))
+            register = self.emit.register(WIDE, name)
+            out.append(Declare(register, bitcast(moved, WIDE)))
+            registers.append(register)
+        return registers[0], registers[1]
+
+    def _words(self, s: QuantisedSum, panel: Expr, group: Expr, out: list[Stmt]) -> list[Var]:
+        """The words of a group of weights, a register each."""
+        count = self.staged.group // s.per_word
+        registers = []
+        for j in range(count):
+            word = self.emit.register(s.words.dtype.vector(PANEL), "word")
+            where = simplify(s.words.offset((group * count + j, panel * PANEL)))
+            out.append(Declare(word, Read(s.words, where, PANEL)))
+            registers.append(word)
+        return registers
+
+    def _products(
+        self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
+    ) -> list[Expr]:
+        """Σ a·q over a group, in integers, for each row; as float32."""
+        low = [self.emit.register(INTS, "low") for _ in rows]
+        high = [self.emit.register(INTS, "high") for _ in rows] if s.bits == 8 else low
+        out += [Declare(r, const(0, INTS)) for r in dict.fromkeys([*low, *high])]
+        count = self.staged.group // s.per_word
+        mask = const(0x0F0F0F0F, s.words.dtype.vector(PANEL))
+        for j in range(count):
+            word = self.emit.register(s.words.dtype.vector(PANEL), "word")
+            where = simplify(s.words.offset((group * count + j, panel * PANEL)))
+            out.append(Declare(word, Read(s.words, where, PANEL)))
+            nibbles = []
+            for bits in (word, call("shr", word, 4)):
+                nibble = self.emit.register(INTS, "nibbles")
+                out.append(Declare(nibble, bitcast(call("bitand", bits, mask), INTS)))
+                nibbles.append(nibble)
+            for i, row in enumerate(rows):
+                first = self.staged.four(row, group, j * s.per_word)
+                second = first if s.bits == 8 else self.staged.four(row, group, j * 8 + 4)
+                for total, a, nibble in (
+                    (low[i], first, nibbles[0]),
+                    (high[i], second, nibbles[1]),
+                ):
+                    out.append(Assign(total, call("dot4", splat(a, PANEL), nibble, total)))
+        if s.bits == 4:
+            return [cast(r, WIDE) for r in low]
+        return [cast(l + call("shl", h, _ints(4)), WIDE) for l, h in zip(low, high, strict=True)]
+
+    def _exact(
+        self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
+    ) -> list[Expr]:
+        """Σ a·q over a group, in float32, for each row."""
+        sums = [self.emit.register(WIDE, "sum") for _ in rows]
+        out += [Declare(r, const(0, WIDE)) for r in sums]
+        mask = const((1 << s.bits) - 1, s.words.dtype.vector(PANEL))
+        for j, word in enumerate(self._words(s, panel, group, out)):
+            for i in range(s.per_word):
+                shift = 8 * i if s.bits == 8 else i % 4 * 8 + i // 4 * 4
+                moved: Expr = word if shift == 0 else call("shr", word, shift)
+                code = bitcast(call("bitand", moved, mask), INTS)
+                weight = self.emit.register(WIDE, "code")
+                out.append(Declare(weight, cast(code, WIDE)))
+                for row, total in zip(rows, sums, strict=True):
+                    a = splat(self.staged.one(row, group, j * s.per_word + i), PANEL)
+                    out.append(Assign(total, total + a * weight))
+        return list(sums)
+
+    # results --------------------------------------------------------------------------------------
+
+    def _value(self, totals: list[Var]) -> Expr | None:
+        pairs = zip(self.q.sums, totals, strict=True)
+        known: dict[Expr, Expr] = {s.total: t * UNBIAS for s, t in pairs}
+        return vectorize(self.q.epilogue.value, self.q.n, PANEL, known)
+
+    def _store(self, panel: Expr, place: dict[Var, Expr], totals: list[Var]) -> Store:
+        """What becomes of one row's sums; of the last panel only the columns that exist."""
+        value = self._value(totals)
+        assert value is not None
+        column = panel * PANEL
+        at = {**place, self.q.n: column}
+        extent = extent_of(self.q.n)
+        whole = simplify(extent % PANEL) is const(0, I32)
+        return Store(
+            self.q.epilogue.out,
+            simplify(substitute(self.q.epilogue.offset, at)),
+            simplify(substitute(value, at)),
+            None if whole else simplify(extent - column),
+        )
+
+
+def _ints(value: int) -> Expr:
+    return const(value, INTS)

@@ -1,0 +1,192 @@
+"""Rows of A in memory of the task: what a product with a quantised matrix reads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.dtypes import F32, I8, I32
+from webkiln.ir.expr import (
+    Expr,
+    Op,
+    Read,
+    Var,
+    bitcast,
+    call,
+    cast,
+    compare,
+    const,
+    select,
+    splat,
+    substitute,
+)
+from webkiln.ir.simplify import simplify
+from webkiln.ir.stmt import Declare, For, Stmt, Store
+from webkiln.schedule.emit import Emitter
+from webkiln.schedule.nest import reduces
+from webkiln.schedule.quantised import QuantisedProduct
+from webkiln.schedule.vectorize import vectorize
+
+__all__ = ["SHIFT", "StagedRows"]
+
+LANES = 16  # staged at once: four vectors
+GROUP = 32  # elements that share a scale, at most a block of weights
+#: scales are kept this much too large, since those of the weights are 2^112 too small and their
+#: product should stay a normal number.
+SHIFT = 2.0**60
+
+
+@dataclass(frozen=True)
+class StagedRows:
+    """`count` rows of `q`'s A: as int8 with a scale and a sum a group where `q` is coarse, else as
+    float32 with the sum.
+    """
+
+    q: QuantisedProduct
+    count: int
+
+    @property
+    def group(self) -> int:
+        """Elements that share a scale."""
+        return min(GROUP, self.q.block)
+
+    @property
+    def groups_per_block(self) -> int:
+        """Groups in a block of weights."""
+        return self.q.block // self.group
+
+    @property
+    def groups(self) -> int:
+        """Groups in a row."""
+        return self.q.depth // self.group
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the task."""
+        factors = 2 if self.q.coarse else 1
+        return self.count * (self.q.depth * self.elements.dtype.bytes + self.groups * factors * 4)
+
+    @cached_property
+    def elements(self) -> Buffer:
+        """[rows, depth]."""
+        kind = I8 if self.q.coarse else F32
+        return Buffer("elements", kind, (self.count, self.q.depth), "workgroup")  # type: ignore[arg-type]
+
+    @cached_property
+    def scales(self) -> Buffer:
+        """[rows, groups, 2]: scale, and scale times the sum; without scales the sums alone."""
+        last = 2 if self.q.coarse else 1
+        return Buffer("factors", F32, (self.count, self.groups, last), "workgroup")  # type: ignore[arg-type]
+
+    # reading --------------------------------------------------------------------------------------
+
+    def four(self, row: Expr, group: Expr, at: int) -> Expr:
+        """Four elements from the group's `at`-th on, as the bytes of an int32."""
+        where = simplify(self.elements.offset((row, group * self.group + at)))
+        return bitcast(Read(self.elements, where, 4), I32)
+
+    def one(self, row: Expr, group: Expr, at: int) -> Expr:
+        """The group's `at`-th element."""
+        return Read(self.elements, simplify(self.elements.offset((row, group * self.group + at))))
+
+    def factors(self, row: Expr, group: Expr) -> tuple[Expr | None, Expr]:
+        """The group's scale (None: there is none) and its sum, both times `SHIFT`."""
+
+        def read(which: int) -> Expr:
+            return Read(self.scales, simplify(self.scales.offset((row, group, which))))
+
+        return (read(0), read(1)) if self.q.coarse else (None, read(0))
+
+    # writing --------------------------------------------------------------------------------------
+
+    def vectorises(self) -> bool:
+        """Whether a group can be computed in vectors along the row."""
+        value, group = self._without_reductions(), Var("group", self.groups)
+        return all(self._part(value, group, p) is not None for p in range(self._parts))
+
+    @property
+    def _parts(self) -> int:
+        return self.group // LANES
+
+    def _without_reductions(self) -> Expr:
+        value = self.q.a.value
+        found = [r for r in reduces(value) if self.q.k not in r.axes]
+        stand_ins = {r: Var(f"r{i}", None, r.dtype) for i, r in enumerate(found)}
+        return substitute(value, stand_ins)
+
+    def row(
+        self,
+        place: Expr,
+        emit: Emitter,
+        bound: frozenset[Var],
+        at: Mapping[Var, Expr] | None = None,
+    ) -> list[Stmt]:
+        """Statements that stage row `at` of A as row `place`; `bound` are the loops around."""
+        out: list[Stmt] = []
+        value = simplify(substitute(self.q.a.value, dict(at or {})))
+        value = emit.hoist(value, bound, out)
+        group = emit.loop("group", self.groups)
+        body = (self._coarse if self.q.coarse else self._exact)(value, place, group, emit)
+        return [*out, For(group, const(0, I32), const(self.groups, I32), tuple(body))]
+
+    def _part(self, value: Expr, group: Expr, part: int) -> Expr | None:
+        lane = Var("lane", LANES)
+        k = group * self.group + (lane + part * LANES)
+        wide = vectorize(simplify(substitute(value, {self.q.k: k})), lane, LANES)
+        if wide is None:
+            return None
+        wide = simplify(substitute(wide, {lane: const(0, I32)}))
+        return splat(wide, LANES) if wide.dtype.lanes == 1 else wide
+
+    def _load(self, value: Expr, group: Expr, emit: Emitter, out: list[Stmt]) -> list[Var]:
+        """The group in registers."""
+        parts = []
+        for p in range(self._parts):
+            wide = self._part(value, group, p)
+            assert wide is not None
+            register = emit.register(F32.vector(LANES), "part")
+            out.append(Declare(register, wide))
+            parts.append(register)
+        return parts
+
+    def _exact(self, value: Expr, place: Expr, group: Expr, emit: Emitter) -> list[Stmt]:
+        out: list[Stmt] = []
+        parts = self._load(value, group, emit, out)
+        where = simplify(self.elements.offset((place, group * self.group)))
+        shifted = [p * SHIFT for p in parts]
+        for p, x in enumerate(shifted):
+            out.append(Store(self.elements, simplify(where + p * LANES), x))
+        total = _fold("add", shifted)
+        out.append(Store(self.scales, simplify(self.scales.offset((place, group, 0))), total))
+        return out
+
+    def _coarse(self, value: Expr, place: Expr, group: Expr, emit: Emitter) -> list[Stmt]:
+        """Symmetric around zero: scale = max |x| / 127, q = round(x / scale)."""
+        out: list[Stmt] = []
+        parts = self._load(value, group, emit, out)
+        top, inverse, scale = (emit.register(F32, n) for n in ("top", "inverse", "scale"))
+        out.append(Declare(top, _fold("max", [call("abs", p) for p in parts])))
+        some = compare("lt", 0.0, top)
+        out.append(Declare(inverse, select(some, 127.0 / top, const(0, F32))))
+        out.append(Declare(scale, top * (SHIFT / 127)))
+        codes = []
+        where = simplify(self.elements.offset((place, group * self.group)))
+        for p, x in enumerate(parts):
+            code = emit.register(F32.vector(LANES), "code")
+            out.append(Declare(code, call("round", x * splat(inverse, LANES))))
+            codes.append(code)
+            stored = cast(code, I8.vector(LANES))
+            out.append(Store(self.elements, simplify(where + p * LANES), stored))
+        at = self.scales.offset((place, group, 0))
+        out.append(Store(self.scales, simplify(at), scale))
+        out.append(Store(self.scales, simplify(at + 1), scale * _fold("add", codes)))
+        return out
+
+
+def _fold(combine: str, parts: list[Expr] | list[Var]) -> Expr:
+    total: Expr = parts[0]
+    for p in parts[1:]:
+        total = call(combine, total, p)
+    return Op(f"fold_{combine}", (total,), F32)
