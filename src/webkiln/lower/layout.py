@@ -34,6 +34,7 @@ from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import linear, simplify
 from webkiln.lower.attention import key_states, pack_keys
 from webkiln.lower.fuse import is_contraction, replace_computes
+from webkiln.lower.quantised import in_panels
 
 __all__ = ["PANEL", "assign_layouts"]
 
@@ -47,7 +48,7 @@ def assign_layouts(program: Program, states: dict[Buffer, Buffer] | None = None)
 
     `states` is shared by the programs of a model: what each state became, in its one layout.
     """
-    program = _channels_last(_copy_outputs(program))
+    program = _channels_last(_copy_outputs(in_panels(program, PANEL)))
     program = key_states(program, {} if states is None else states)
     return _Operands(program).run()
 
