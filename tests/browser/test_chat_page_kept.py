@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -113,6 +114,16 @@ class TestHistory:
         expect(page.locator("#samples")).to_be_visible()
         expect(titles(page)).to_have_count(0)
 
+    def test_they_can_be_taken_along(self, chat):
+        page = self.two(chat)
+        page.get_by_role("button", name="Settings").click()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save conversations as a file").click()
+        assert download.value.suggested_filename == "conversations.md"
+        text = Path(download.value.path()).read_text("utf-8")
+        assert "# About cats" in text
+        assert "**You:** About dogs\n\n**Answer:** Two" in text
+
     def test_an_answer_under_way_survives_a_closed_tab(self, chat):
         page = chat({"answers": [PARAGRAPHS], "tokenMs": 4})
         ask(page, "Go", wait=False)
@@ -159,6 +170,14 @@ class TestSettings:
         page.keyboard.press("Escape")
         ask(page, "Hello")
         assert "temperature" not in requests(page)[0]
+
+    def test_no_room_for_the_model_is_explained(self, chat):
+        page = chat()
+        page.evaluate("navigator.storage.estimate = async () => ({quota: 5e7, usage: 2e7})")
+        notice = page.locator("#notice")
+        expect(notice).to_contain_text("no room to keep the model", timeout=15_000)
+        expect(notice).to_contain_text(re.compile(r"needs 98\.4\sMB more"))
+        expect(notice).to_contain_text(re.compile(r"30\.0\sMB left"))
 
     def test_the_downloaded_model_can_be_deleted(self, chat):
         page = chat()

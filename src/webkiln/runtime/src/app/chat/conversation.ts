@@ -76,6 +76,16 @@ export function messagesOf({ turns }: Conversation, system: string): Message[] {
   return messages;
 }
 
+/** Conversations as Markdown, for people to keep elsewhere. */
+export function toMarkdown(conversations: readonly Conversation[]): string {
+  const parts = conversations.map(({ title, created, turns }) => {
+    const said = turns.map(({ question, answers, chosen }) =>
+      `**You:** ${question}\n\n**Answer:** ${withoutThoughts(answers[chosen]?.text ?? "")}`);
+    return [`# ${title}`, new Date(created).toLocaleString(), ...said].join("\n\n");
+  });
+  return `${parts.join("\n\n---\n\n")}\n`;
+}
+
 /** What a reasoning model thinks before it answers stands between <think> and </think>. */
 export function splitThoughts(text: string): { thoughts: string; answer: string } {
   const match = /^\s*<think>([\s\S]*?)(?:<\/think>|$)/.exec(text);

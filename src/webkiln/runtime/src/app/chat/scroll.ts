@@ -4,7 +4,7 @@
 const NEAR = 24;
 
 export class Follower {
-  private following = true;
+  private following = false;
   private last = 0;
 
   constructor(

@@ -1,8 +1,8 @@
 /** What this page keeps on the device: how much it is, whether it lasts, and how it goes. */
 import type { Model } from "../../index.js";
-import { byId, formatBytes } from "../page.js";
+import { byId, formatBytes, make } from "../page.js";
 import { announce } from "./announce.js";
-import type { Conversation } from "./conversation.js";
+import { toMarkdown, type Conversation } from "./conversation.js";
 import { confirm } from "./notice.js";
 import type { Store } from "./store.js";
 
@@ -77,6 +77,7 @@ export class StorageView {
 
   constructor(private readonly stored: Stored) {
     byId("keep").addEventListener("click", () => void this.keep());
+    byId("save-all").addEventListener("click", () => void this.saveAll());
     byId("delete-model").addEventListener("click", () => void this.deleteModel());
     byId("delete-all").addEventListener("click", () => void this.deleteAll());
   }
@@ -90,7 +91,9 @@ export class StorageView {
     byId("stored-model").textContent = weights ? formatBytes(weights) : "not kept";
     byId<HTMLButtonElement>("delete-model").disabled = !weights;
     byId("stored-conversations").textContent = this.sizeOf(conversations);
-    byId<HTMLButtonElement>("delete-all").disabled = conversations.length === 0;
+    for (const id of ["save-all", "delete-all"]) {
+      byId<HTMLButtonElement>(id).disabled = conversations.length === 0;
+    }
     byId("stored-free").textContent =
       quota !== undefined && usage !== undefined ? formatBytes(Math.max(0, quota - usage)) : "unknown";
     byId("stored-kept").textContent =
@@ -121,6 +124,13 @@ export class StorageView {
     await forgetModel();
     this.note.textContent = "Deleted. The model goes on working until you close this page.";
     await this.show();
+  }
+
+  private async saveAll(): Promise<void> {
+    const text = toMarkdown(await this.stored.store.list());
+    const href = URL.createObjectURL(new Blob([text], { type: "text/markdown" }));
+    make("a", { href, download: "conversations.md" }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 10_000);
   }
 
   private async deleteAll(): Promise<void> {

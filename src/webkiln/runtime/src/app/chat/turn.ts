@@ -35,7 +35,7 @@ export class TurnView {
 
   /** Opens the editor in place of the question. */
   edit(): void {
-    const field = make("textarea", { "aria-label": "Edit your message", rows: "1" });
+    const field = make("textarea", { "aria-label": "Edit your message", rows: "1", dir: "auto" });
     field.value = this.turn.question;
     const send = make("button", { type: "submit", class: "primary" }, "Send");
     const cancel = make("button", { type: "button", class: "quiet", click: () => close() }, "Cancel");
