@@ -246,3 +246,14 @@ def graphs(draw: st.DrawFn) -> str:
 def test_fused_equals_unfused(graph: str) -> None:
     program = fused(graph)
     assert set(program.outputs) <= {c.out for c in program.computes}
+
+
+def test_only_the_rows_that_are_picked_are_computed() -> None:
+    program = fused(
+        "m (float[1,n,8] x, float[8,5] w0) => (float[1,1,5] y) {"
+        " last = Constant<value = int64[1] {-1}>() end = Constant<value = int64[1] {99}>()"
+        " axis = Constant<value = int64[1] {1}>()"
+        " all = MatMul(x, w0) y = Slice(all, last, end, axis) }"
+    )
+    (compute,) = program.computes
+    assert [repr(e) for e in compute.out.shape] == ["1", "1", "5"]

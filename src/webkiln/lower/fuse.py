@@ -20,7 +20,7 @@ from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import simplify
 from webkiln.lower.scatter import match_scatter
 
-__all__ = ["EXPENSIVE", "fuse", "is_contraction", "replace_computes"]
+__all__ = ["EXPENSIVE", "fuse", "inline", "is_contraction", "replace_computes"]
 
 # scalar operations that cost as much as a dozen others
 EXPENSIVE = frozenset(
@@ -143,7 +143,7 @@ def _absorb(compute: Compute, state: _State) -> Compute:
         if _may_inline(producer, compute, state):
             if buffer in state.channels_last and len(buffer.shape) == len(compute.out.shape):
                 state.channels_last.add(compute.out)
-            compute = _inline(producer, compute)
+            compute = inline(producer, compute)
             _hand_over(producer, compute, state)
         else:
             refused.add(buffer)
@@ -167,7 +167,7 @@ def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
         return False
     sites = [n for n in walk(consumer.value) if isinstance(n, Load) and n.buffer is producer.out]
     if _has_reduce(producer.value):
-        return _is_epilogue(producer, consumer, sites, state)
+        return _is_pick(producer, consumer, state) or _is_epilogue(producer, consumer, sites, state)
     if is_contraction(consumer.value) is not None and _inside_reduce(consumer.value, producer.out):
         return _is_plain_view(producer.value) or _is_condition(producer)
     work = cost(producer.value)
@@ -233,6 +233,19 @@ def _inside_reduce(e: Expr, buffer: Buffer) -> bool:
     )
 
 
+def _is_pick(producer: Compute, consumer: Compute, state: _State) -> bool:
+    """Of what nobody else reads, the consumer only takes a part: the rest need not be computed."""
+    if len(state.users[producer.out]) != 1 or producer.out in state.outputs:
+        return False
+    if not (isinstance(consumer.value, Load) and consumer.value.buffer is producer.out):
+        return False
+    one = const(1, I32)
+    axes = {v for v in consumer.axes if v.extent is not one}
+    moved = [i for i in consumer.value.args if i in axes]
+    fixed = [i for i in consumer.value.args if i not in axes]
+    return set(moved) == axes and len(moved) == len(axes) and axes.isdisjoint(walk(*fixed))
+
+
 def _is_epilogue(producer: Compute, consumer: Compute, sites: list[Load], state: _State) -> bool:
     """The consumer is element-wise, the only user, and reads each element exactly once."""
     if len(state.users[producer.out]) != 1 or producer.out in state.outputs:
@@ -269,7 +282,9 @@ def _extent(producer: Compute, axis: int) -> int | None:
     return int(size.value) if isinstance(size, Const) else None
 
 
-def _inline(producer: Compute, consumer: Compute) -> Compute:
+def inline(producer: Compute, consumer: Compute) -> Compute:
+    """`consumer` with what it loads of `producer` written out."""
+
     def visit(node: Expr) -> Expr | None:
         if isinstance(node, Load) and node.buffer is producer.out:
             return substitute(producer.value, dict(zip(producer.axes, node.args, strict=True)))
