@@ -11,7 +11,7 @@ from webkiln.errors import InputError
 from webkiln.passes.attention_sites import Site, unsupported
 from webkiln.passes.graph import array, constant, dims, replace
 
-__all__ = ["CacheGraph", "head_size"]
+__all__ = ["CacheGraph", "check_tables", "head_size"]
 
 
 def head_size(past: ir.Value) -> tuple[int, int]:
@@ -23,6 +23,20 @@ def head_size(past: ir.Value) -> tuple[int, int]:
         f"the shape of {past.name!r} should be [batch, heads, tokens, size] with fixed heads and "
         f"size; it is {shape}"
     )
+
+
+def check_tables(site: Site, context: int) -> None:
+    """Raises an error if the site's rotary tables don't reach `context` positions."""
+    for table in site.rotary or ():
+        numbers = array(table)
+        if numbers is None:
+            raise unsupported(site.node, "has rotary tables that are no constants")
+        if len(numbers) < context:
+            raise InputError(
+                f"a context of {context} tokens is more than the {len(numbers)} positions that "
+                "the model has",
+                hint=f"--max sequence={len(numbers)} or less",
+            )
 
 
 class CacheGraph:
@@ -41,15 +55,13 @@ class CacheGraph:
         model.graph.inputs.append(self.position)
         self.ids = ids
         self._name_sequence()
-        steps = self.op(
-            "Range",
-            self.number(0),
-            self.op("Squeeze", self.op("Shape", self.ids, start=1, end=2)),
-            self.number(1),
-        )
+        self.length = self.op("Shape", self.ids, start=1, end=2)
+        """int64 [1]: how many new tokens there are."""
+        steps = self.op("Range", self.number(0), self.op("Squeeze", self.length), self.number(1))
         self.places = self.op("Add", steps, self.position)
         """int64 [sequence]: the position of each token."""
         self._position_ids: ir.Value | None = None
+        self.totals: set[str | None] = set()
 
     @property
     def position_ids(self) -> ir.Value:
@@ -57,6 +69,13 @@ class CacheGraph:
         if self._position_ids is None:
             self._position_ids = self.op("Unsqueeze", self.places, self.number([0]))
         return self._position_ids
+
+    def total(self, shape: list[int]) -> ir.Value:
+        """How many tokens there are, old and new, as an int64 of one element."""
+        value = self.op("Add", self.position, self.length)
+        value = self.op("Reshape", value, self.number(shape))
+        self.totals.add(value.name)
+        return value
 
     def _name_sequence(self) -> None:
         """Tokens come as int64 [1, sequence], whatever they were."""
@@ -179,14 +198,7 @@ class CacheGraph:
         """As many rows as the cache has places."""
         if table not in self._tables:
             numbers = array(table)
-            if numbers is None:
-                raise InputError(f"the rotary table {table.name!r} is no constant")
-            if len(numbers) < self.context:
-                raise InputError(
-                    f"a context of {self.context} tokens is more than the {len(numbers)} positions "
-                    "that the model has",
-                    hint=f"--max sequence={len(numbers)} or less",
-                )
+            assert numbers is not None
             rows = numbers[: self.context]
             self._tables[table] = constant(self.model, rows, f"{table.name}/rows")
         return self._tables[table]

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from webkiln.passes.attention_sites import Site, unsupported
 from webkiln.passes.cache_graph import CacheGraph, head_size
 from webkiln.passes.evaluate import evaluate
-from webkiln.passes.graph import array, dims, is_constant
+from webkiln.passes.graph import array, dims, is_constant, is_op
 
 __all__ = ["Probe", "check_site", "find_window", "replace_positions"]
 
@@ -220,8 +220,6 @@ def _turned(x: Array, site: Site, places: Array) -> Array:
     """Rotary embedding (arXiv 2104.09864) of [1, heads, new, size]."""
     assert site.rotary is not None
     tables = [array(table) for table in site.rotary]
-    if tables[0] is None or tables[1] is None or len(tables[0]) <= places[-1]:
-        raise unsupported(site.node, "has rotary tables that are too short, or no constants")
     cos, sin = (table[places] for table in tables if table is not None)
     half = cos.shape[1]
     result = x.copy()
@@ -242,9 +240,8 @@ def _turned(x: Array, site: Site, places: Array) -> Array:
 def replace_positions(model: ir.Model, graph: CacheGraph, probes: Sequence[Probe]) -> None:
     """Lets what evaluates to positions read them from `position` instead of the old inputs.
 
-    These are values of integers that depend on the past's length or on the attention mask: the
-    positions of the new tokens, how many tokens the past has, how many there are in all (which
-    becomes the cache's length: it only ever bounds tables).
+    These are integers that depend on the past's length or on the attention mask: the positions of
+    the new tokens, how many tokens the past has, how many there are in all.
     """
     kept = {graph.ids, graph.position, *graph.caches}
     old = [v for v in model.graph.inputs if v not in kept]
@@ -257,7 +254,10 @@ def replace_positions(model: ir.Model, graph: CacheGraph, probes: Sequence[Probe
         if value.dtype != ir.DataType.INT64:
             new = graph.op("Cast", new, to=int(value.dtype or ir.DataType.INT32))
         for use in list(value.uses()):
-            use.node.replace_input_with(use.idx, new)
+            ends = is_op(use.node, "Slice") and use.idx == 2 and new.name in graph.totals
+            # A table cut off at the last token may as well go on: the positions say what is read.
+            by = graph.number(np.full(found[0].shape, graph.context)) if ends else new
+            use.node.replace_input_with(use.idx, by)
 
 
 def _is_integer(value: ir.Value) -> bool:
@@ -294,5 +294,5 @@ def _meaning(graph: CacheGraph, found: Sequence[Array], probes: Sequence[Probe])
     if all(x.item() == p.past for x, p in pairs):
         return graph.op("Reshape", graph.position, graph.number(shape))
     if all(x.item() == p.past + p.new for x, p in pairs):
-        return graph.number(np.full(shape, graph.context))
+        return graph.total(shape)
     return None

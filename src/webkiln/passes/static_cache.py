@@ -20,7 +20,7 @@ from onnx_ir.passes import common
 from webkiln.errors import InputError, UnsupportedModelError
 from webkiln.passes.attention_sites import Layer, find_site
 from webkiln.passes.bind_constants import bind_constants, name_dimensions
-from webkiln.passes.cache_graph import CacheGraph
+from webkiln.passes.cache_graph import CacheGraph, check_tables
 from webkiln.passes.cache_probes import Probe, check_site, find_window, replace_positions
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.graph import dims
@@ -59,6 +59,8 @@ def static_cache(
     model = _prepared(model, ids)
     layers = _layers(model, generation["past"])
     sites = [find_site(layer) for layer in layers]
+    for site in sites:
+        check_tables(site, context)
     probes = [Probe(model, past, new) for past, new in ((5, 3), (2, 4), (context - 1, 1))]
     find_window(model, sites, probes, context)
     for site in sites:
