@@ -29,7 +29,7 @@ SETTINGS = {
     "phi3": {**SHAPE, "pad_token_id": 0},
     "olmo2": SHAPE,
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128, "vocab_size": 64},
-    "gpt_neox": {**SHAPE, "rotary_pct": 0.5},
+    "gpt_neox": SHAPE,
     "qwen2_moe": {
         **SHAPE,
         "moe_intermediate_size": 32,
