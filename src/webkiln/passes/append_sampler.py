@@ -159,7 +159,7 @@ def _draw(allowed: Symbol, top_ids: Symbol, s: _Settings, seed: Symbol, groups: 
     all_held = (s.top_p < 1.0) & (held >= nucleus)
     few = by_rank | (likely[np.array(CANDIDATES - 1)] < s.min_p) | all_held
     before = weights.op("CumSum", np.array(0), exclusive=1)
-    in_nucleus = (weights > 0.0) & ((before < nucleus) | (rank <= 0.0) | (s.top_p >= 1.0))
+    in_nucleus = (weights > 0.0) & ((before < nucleus) | (before <= 0.0) | (s.top_p >= 1.0))
 
     numbers = w.constant(np.arange(groups, dtype=np.uint32))
     group = (in_group.op("Max", _LEAST).op("Log") + _noise(first, numbers)).place_of_largest()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import reduce as fold
+from operator import add
 
 from webkiln.ir.program import Compute, Kernel, Program, Step
+from webkiln.ir.simplify import simplify
 from webkiln.ir.text import kernel_text
 from webkiln.log import Progress, debug, debug_level, silent
 from webkiln.schedule import wasm
@@ -14,29 +17,33 @@ __all__ = ["schedule_program"]
 
 
 def schedule_program(program: Program, target: str, progress: Progress = silent) -> list[Step]:
-    """The step list of `program` on `target` (`wasm` or `webgpu`): one step a computation."""
-    schedule = _scheduler(target)
+    """The step list of `program` on `target` (`wasm` or `webgpu`).
+
+    A step is one computation, on WebGPU also several small ones.
+    """
     steps: list[Step] = []
-    for i, compute in enumerate(program.computes):
-        if compute.out.is_empty:
-            continue
-        progress("schedule", i, len(program.computes), compute.label)
-        steps.append(Step(compute.label, schedule(compute), flops(compute), bytes_moved(compute)))
+    done, total = 0, len(program.computes)
+    for computes, kernel in _kernels(program, target):
+        label = " + ".join(c.label for c in computes)
+        progress("schedule", done, total, label)
+        done += len(computes)
+        cost = [simplify(fold(add, map(f, computes))) for f in (flops, bytes_moved)]
+        steps.append(Step(label, kernel, *cost))
         if debug_level() >= 2:
             _show(target, steps[-1])
-    progress("schedule", len(steps), len(steps))
+    progress("schedule", total, total)
     return steps
+
+
+def _kernels(program: Program, target: str) -> Iterable[tuple[tuple[Compute, ...], Kernel]]:
+    if target == "wasm":
+        return (((c,), wasm.schedule(c)) for c in program.computes if not c.out.is_empty)
+    from webkiln.schedule import webgpu
+
+    return webgpu.grouped(program, webgpu.schedule)
 
 
 def _show(target: str, step: Step) -> None:
     cost = f"{step.flops!r} flops, {step.bytes!r} bytes"
     debug(2, f"{target}: {step.kernel.kind}: {step.label} → {list(step.writes)!r}, {cost}")
     debug(3, kernel_text(step.kernel))
-
-
-def _scheduler(target: str) -> Callable[[Compute], Kernel]:
-    if target == "wasm":
-        return wasm.schedule
-    from webkiln.schedule import webgpu
-
-    return webgpu.schedule

@@ -14,11 +14,12 @@ from webkiln.schedule.webgpu.matvec import matvec
 from webkiln.schedule.webgpu.quantised import quantised
 from webkiln.schedule.webgpu.rows import rows
 from webkiln.schedule.webgpu.scatter import scatter
+from webkiln.schedule.webgpu.sequence import grouped
 from webkiln.schedule.webgpu.staged import staged
 from webkiln.schedule.webgpu.topk import topk
 from webkiln.schedule.webgpu.window import window
 
-__all__ = ["RULES", "schedule"]
+__all__ = ["RULES", "grouped", "schedule"]
 
 Rule = Callable[[Nest], Kernel | None]
 
