@@ -31,8 +31,8 @@ def weights() -> dict[str, np.ndarray]:
     return tiny_gguf.weights(TINY).floats
 
 
-def build(folder: Path) -> Bundle:
-    """The bundle, for WebAssembly, without the page."""
+def build(folder: Path, targets: tuple[str, ...] = ("wasm",)) -> Bundle:
+    """The bundle, without the page."""
     pytest.importorskip("gguf")
     path = tiny_gguf.write(folder / "tiny.gguf", TINY, tiny_gguf.weights(TINY))
     source = frontends.load(path)
@@ -40,4 +40,4 @@ def build(folder: Path) -> Bundle:
     source.config["max"] = {"sequence": CHUNK}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler.page, "render", lambda *_: {})
-        return compiler.compile_model(source, targets=("wasm",))
+        return compiler.compile_model(source, targets=targets)
