@@ -17,6 +17,7 @@ from webkiln.frontends.onnx import load_onnx, source_from_model
 from webkiln.frontends.pth import is_legacy_checkpoint
 from webkiln.frontends.safetensors import is_safetensors
 from webkiln.frontends.source import Source
+from webkiln.frontends.tokenizer_json import portable
 
 __all__ = ["load"]
 
@@ -74,6 +75,19 @@ def load(
             f"a model can't be an object of type {type(source).__name__}",
             hint="give a path, a repository id, an ONNX model or a torch module",
         )
+    found = _load_named(source, revision, context, activations, progress)
+    if "tokenizer.json" in found.assets:
+        found.assets["tokenizer.json"] = portable(found.assets["tokenizer.json"])
+    return found
+
+
+def _load_named(
+    source: str | os.PathLike[str],
+    revision: str | None,
+    context: int | None,
+    activations: str,
+    progress: Progress | None,
+) -> Source:
     path = Path(source).expanduser()
     if path.is_dir():
         from webkiln.frontends.folder import load_folder
