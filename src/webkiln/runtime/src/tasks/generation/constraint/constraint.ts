@@ -7,16 +7,25 @@ const MASKS = 500;
 
 /** All tokens that text is made of, in the order of their bytes. */
 export class Lexicon {
-  readonly ids: Int32Array;
   readonly words: readonly string[];
-  /** How many bytes each has in common with the one before it. */
+  /** The tokens with each word's bytes. */
+  readonly ids: readonly (readonly number[])[];
+  /** How many bytes each word has in common with the one before it. */
   readonly common: Int32Array;
+  /** The bytes of a token. */
+  readonly spelling: ReadonlyMap<number, string>;
 
   /** `tokens`: ids and bytes (as strings of code units up to 255). */
   constructor(tokens: readonly (readonly [number, string])[]) {
-    const sorted = [...tokens].sort(([, a], [, b]) => (a < b ? -1 : a > b ? 1 : 0));
-    this.ids = Int32Array.from(sorted, ([id]) => id);
-    this.words = sorted.map(([, bytes]) => bytes);
+    const alike = new Map<string, number[]>();
+    for (const [id, bytes] of tokens) {
+      const ids = alike.get(bytes);
+      if (ids) ids.push(id);
+      else alike.set(bytes, [id]);
+    }
+    this.words = [...alike.keys()].sort(); // by code unit, that is by byte
+    this.ids = this.words.map((word) => alike.get(word)!);
+    this.spelling = new Map(tokens);
     this.common = Int32Array.from(this.words, (word, i) => {
       const previous = this.words[i - 1] ?? "";
       let length = 0;
@@ -30,7 +39,6 @@ export class Lexicon {
 export class Guide {
   readonly start: State;
   private readonly masks = new Map<State, Uint32Array<ArrayBuffer>>();
-  private readonly spelt: ReadonlyMap<number, string>;
 
   /** `size` is the model's vocabulary; `eos` ends an answer. */
   constructor(
@@ -40,13 +48,13 @@ export class Guide {
     private readonly size: number,
   ) {
     this.start = new Automaton(grammar).start;
-    this.spelt = new Map(Array.from(lexicon.ids, (id, i) => [id, lexicon.words[i]!]));
   }
 
   /** The state after a token. */
   after(state: State, id: number): State | null {
     let next: State | null = state;
-    for (const letter of this.spelt.get(id) ?? "") next = next && next.after(letter.charCodeAt(0));
+    for (const letter of this.lexicon.spelling.get(id) ?? "")
+      next = next && next.after(letter.charCodeAt(0));
     return next;
   }
 
@@ -82,7 +90,7 @@ export class Guide {
         if (!next) break;
         states[read + 1] = next;
       }
-      if (read === word.length) allow(ids[i]!);
+      if (read === word.length) ids[i]!.forEach(allow);
     }
     if (start.accepts) this.eos.forEach(allow);
     return mask;
