@@ -319,3 +319,12 @@ def test_substituting_a_bound_folds_to_a_number() -> None:
     folded = simplify(substitute(e, {N: const(5, I32), M: const(9, I32)}))
     assert isinstance(folded, Const)
     assert folded.value == 4 * 5
+
+
+def test_what_lies_below_the_grain_of_a_division_leaves_it():
+    group, lane = Var("group", 18), Var("lane", 16)
+    k = group * 32 + lane + 16
+    assert simplify(k // 64) is simplify(group // 2)
+    assert simplify(k % 64) is simplify(group % 2 * 32 + lane + 16)
+    assert simplify(k // 64 * 64 + k % 64) is simplify(k)
+    assert isinstance(simplify((group * 32 + Var("wide", 40)) // 64), Op)

@@ -125,6 +125,11 @@ def _divide(name: str, n: Poly, d: Poly) -> Poly:
     quotient, rest = _split(n, d)
     if always_nonneg(rest) and always_nonneg(_add(_add(d, {(): 1}, -1), rest, -1)):
         return quotient if name == "floordiv" else rest
+    coarser = _in_grains(rest, d)
+    if coarser is not None:
+        grain, high, low = coarser
+        part = _divide(name, high, {(): d[()] // grain})
+        return _add(quotient, part) if name == "floordiv" else _add(low, part, grain)
     if name == "mod":
         inner = to_expr(rest)
         return {(Op("mod", (inner, to_expr(d)), I32),): 1}
@@ -132,6 +137,27 @@ def _divide(name: str, n: Poly, d: Poly) -> Poly:
     if isinstance(inner, Op) and inner.name == "floordiv":  # (x // a) // b = x // (a * b)
         return _add(quotient, _divide(name, poly(inner.args[0]), _mul(poly(inner.args[1]), d)))
     return _add(quotient, {(Op("floordiv", (inner, to_expr(d)), I32),): 1})
+
+
+def _in_grains(n: Poly, d: Poly) -> tuple[int, Poly, Poly] | None:
+    """N = grain·high + low, 0 ≤ low < grain, for a grain that divides the number d; else None.
+
+    What is below the grain then has no part in the division.
+    """
+    size = d.get((), 0) if len(d) == 1 else 0
+    grains = {abs(c) for m, c in n.items() if m and size % c == 0 and 1 < abs(c) < size}
+    for grain in sorted(grains, reverse=True):
+        high: Poly = {}
+        low: Poly = {}
+        for m, c in n.items():
+            q, r = divmod(c, grain) if not m else (c // grain, 0) if c % grain == 0 else (0, c)
+            if q:
+                high[m] = q
+            if r:
+                low[m] = r
+        if always_nonneg(low) and always_nonneg(_add({(): grain - 1}, low, -1)):
+            return grain, high, low
+    return None
 
 
 def _split(n: Poly, d: Poly) -> tuple[Poly, Poly]:
