@@ -224,6 +224,21 @@ test("an aborted stream throws; leaving the loop ends the answer", async () => {
   assert.equal((await ask(llm, "hi", { max_tokens: 2 })).choices[0].message.content, "xx");
 });
 
+test("a stream is ended by its own controller, and by a signal that had fired before", async () => {
+  const llm = await pipelineOf(new FakeModel(says("x".repeat(50))));
+  const stream = await ask(llm, "hi", { stream: true });
+  await stream.next();
+  stream.controller.abort();
+  await assert.rejects(async () => {
+    for await (const _ of stream);
+  }, code("aborted"));
+  const fired = AbortSignal.abort();
+  const never = await ask(llm, "hi", { stream: true, signal: fired });
+  await never.next(); // the role
+  await assert.rejects(never.next(), code("aborted"));
+  await assert.rejects(ask(llm, "hi", { signal: fired }), code("aborted"));
+});
+
 test("a stream that nobody reads does not hold up the next call", async () => {
   const llm = await pipelineOf(new FakeModel(says("a")));
   await ask(llm, "hi", { stream: true });
@@ -350,6 +365,8 @@ test("bad options are named", async () => {
   await assert.rejects(llm.generate(5), code("option-invalid"));
   await assert.rejects(llm.generate([9999]), code("option-invalid", /no token 9999/));
   await assert.rejects(llm.generate(""), code("input-text"));
+  const mute = await pipelineOf(new FakeModel(says("a")), { chat_template: "{# nothing #}" });
+  await assert.rejects(ask(mute, "hi"), code("input-text", /prompt is empty/));
 });
 
 test("null means the default, and parts are joined", async () => {

@@ -49,6 +49,7 @@ export class Channel<T> implements AnswerStream<T> {
     this.items.length = 0;
     this.error = undefined;
     this.ended = true;
+    this.wake();
     return { value: undefined, done: true };
   }
 

@@ -67,16 +67,20 @@ export class Answers {
     first: readonly T[] = [],
   ): AnswerStream<T> {
     const channel = new Channel<T>();
+    const abort = (): void => channel.abort();
+    // AbortSignal.any is younger than WebAssembly SIMD in some browsers.
+    if (settings.signal?.aborted) abort();
+    settings.signal?.addEventListener("abort", abort);
     const { signal } = channel.controller;
-    const either = settings.signal ? AbortSignal.any([settings.signal, signal]) : signal;
     const push = (item: T | undefined): void => void (item !== undefined && channel.push(item));
     first.forEach(push);
-    this.run({ ...job, settings: { ...settings, signal: either } }, (piece) => push(part(piece)))
+    this.run({ ...job, settings: { ...settings, signal } }, (piece) => push(part(piece)))
       .then((outcome) => {
         last(outcome).forEach(push);
         channel.end();
       })
-      .catch((error: unknown) => channel.end(error));
+      .catch((error: unknown) => channel.end(error))
+      .finally(() => settings.signal?.removeEventListener("abort", abort));
     return channel;
   }
 

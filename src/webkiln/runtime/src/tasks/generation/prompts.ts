@@ -35,7 +35,7 @@ export class Prompts {
       this.vocabulary.check(prompt);
     }
     const ids = typeof prompt === "string" ? this.text(prompt) : prompt;
-    if (!ids.length) throw new WebkilnError("input-text", "The prompt is empty.");
+    if (!ids.length) throw empty();
     if (ids.length > this.context) throw tooLong("prompt", ids.length, this.context);
     return ids;
   }
@@ -46,6 +46,7 @@ export class Prompts {
    */
   chat(messages: readonly ChatMessage[], more?: Readonly<Record<string, unknown>>): number[] {
     const ids = this.messages(messages, more);
+    if (!ids.length) throw empty();
     if (ids.length <= this.context) return ids;
     const alone = this.vocabulary.encode(textOf(messages.at(-1)!)).length;
     if (messages.length === 1 || alone >= this.context) {
@@ -65,6 +66,10 @@ export class Prompts {
   private get context(): number {
     return this.config.generation.context;
   }
+}
+
+function empty(): WebkilnError {
+  return new WebkilnError("input-text", "The prompt is empty.", "Give at least one character.");
 }
 
 function tooLong(what: string, length: number, context: number): WebkilnError {
