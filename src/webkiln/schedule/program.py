@@ -40,7 +40,7 @@ def _kernels(program: Program, target: str) -> Iterable[tuple[tuple[Compute, ...
         return (((c,), wasm.schedule(c)) for c in program.computes if not c.out.is_empty)
     from webkiln.schedule import webgpu
 
-    return webgpu.grouped(program, webgpu.schedule)
+    return webgpu.kernels(program, webgpu.schedule)
 
 
 def _show(target: str, step: Step) -> None:

@@ -9,17 +9,17 @@ from webkiln.schedule.nest import Nest, collapse, drop_units, nest_of, split_axe
 from webkiln.schedule.webgpu.attention import attention
 from webkiln.schedule.webgpu.columns import columns
 from webkiln.schedule.webgpu.contraction import contraction
+from webkiln.schedule.webgpu.groups import kernels
 from webkiln.schedule.webgpu.loops import elements, fallback
 from webkiln.schedule.webgpu.matvec import matvec
 from webkiln.schedule.webgpu.quantised import quantised
 from webkiln.schedule.webgpu.rows import rows
 from webkiln.schedule.webgpu.scatter import scatter
-from webkiln.schedule.webgpu.sequence import grouped
 from webkiln.schedule.webgpu.staged import staged
 from webkiln.schedule.webgpu.topk import topk
 from webkiln.schedule.webgpu.window import window
 
-__all__ = ["RULES", "grouped", "schedule"]
+__all__ = ["RULES", "kernels", "schedule"]
 
 Rule = Callable[[Nest], Kernel | None]
 

@@ -17,6 +17,7 @@ from webkiln.ir.dtypes import F32, I32, U32
 from webkiln.ir.expr import (
     Const,
     Expr,
+    Load,
     Read,
     Var,
     call,
@@ -29,6 +30,7 @@ from webkiln.ir.expr import (
     minimum,
     splat,
     substitute,
+    walk,
 )
 from webkiln.ir.program import Compute, Kernel, Loop
 from webkiln.ir.simplify import simplify
@@ -44,7 +46,7 @@ from webkiln.schedule.webgpu.rows import RowWork
 from webkiln.schedule.webgpu.tree import combine_shared
 from webkiln.targets.webgpu import MAX_GROUPS, MAX_STORAGE_BUFFERS, MAX_WORKGROUP_BYTES
 
-__all__ = ["quantised"]
+__all__ = ["has_one_row", "quantised"]
 
 LANES = 4
 FOURS = PANEL // LANES
@@ -64,6 +66,15 @@ def quantised(compute: Compute) -> Kernel | None:
     return kernel
 
 
+def has_one_row(compute: Compute) -> bool:
+    """Whether `quantised` makes a kernel of `compute` that reads its matrices once, for one row."""
+    p = match_quantised(compute)
+    if p is None or p.rows or not isinstance(extent_of(p.n), Const):
+        return False
+    loaded = {n.buffer for n in walk(compute.value) if isinstance(n, Load)}
+    return len(loaded) < MAX_STORAGE_BUFFERS and _chunk(p) >= p.block
+
+
 def _code(word: Expr, i: int, bits: int) -> Expr:
     """Weight number `i` of `word`, a vector of words, scale and offset aside."""
     shift = i * 8 if bits == 8 else i % 4 * 8 + i // 4 * 4
@@ -80,12 +91,17 @@ def _halves(pair: Expr) -> tuple[Expr, Expr]:
 # --- one row --------------------------------------------------------------------------------------
 
 
+def _chunk(p: QuantisedProduct) -> int:
+    """How much of the row fits into workgroup memory at once, whole blocks."""
+    partials = PANELS * SLICES * FOURS * LANES * len(p.sums)
+    floats = MAX_WORKGROUP_BYTES // 4 - partials - 2 * PANELS * SLICES
+    return min(p.depth, floats // p.block * p.block)
+
+
 def _one_row(p: QuantisedProduct) -> Kernel | None:
-    if p.rows or any(p.depth % s.per_word for s in p.sums):
+    if _chunk(p) < p.block:
         return None
     work = _Vector(p)
-    if work.chunk < p.block:
-        return None
     panels = simplify(ceildiv(extent_of(p.n), PANEL))
     groups = simplify(ceildiv(panels, PANELS))
     loops, group = groups_of(groups)
@@ -107,9 +123,7 @@ class _Vector:
     panel: Var = field(default_factory=lambda: Var("local_panel", PANELS))
 
     def __post_init__(self) -> None:
-        partials = PANELS * SLICES * FOURS * LANES * len(self.p.sums)
-        floats = MAX_WORKGROUP_BYTES // 4 - partials - 2 * PANELS * SLICES
-        self.chunk = min(self.p.depth, floats // self.p.block * self.p.block)
+        self.chunk = _chunk(self.p)
         self.row = local("row", self.chunk)
         self.sums = [
             [self.emit.register(F32.vector(LANES), "acc") for _ in range(FOURS)]

@@ -1,0 +1,81 @@
+"""One token of a language model through the WebGPU compiler, as far as its dispatches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests import wgpu_runner
+from tests.graphs import physical
+from webkiln import passes, tasks
+from webkiln.frontends.source import Source
+from webkiln.interpret.compute import run_program, value_of
+from webkiln.ir.buffer import Buffer
+from webkiln.ir.program import Program, Step
+from webkiln.lower.fuse import fuse
+from webkiln.lower.graph import lower_graph
+from webkiln.lower.layout import assign_layouts
+from webkiln.schedule.program import schedule_program
+
+__all__ = ["Decode", "compare_on_adapter", "decode"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """The program that decodes `rows` tokens, and its dispatches."""
+
+    program: Program
+    steps: Sequence[Step]
+
+    @property
+    def bytes(self) -> int:
+        """What a token makes memory deliver, the caches' whole context included."""
+        return sum(value_of(s.bytes, {}) for s in self.steps)
+
+
+def decode(source: Source, rows: int = 1) -> Decode:
+    """The program for `rows` tokens at once."""
+    job = tasks.get("text-generation")
+    bounds = {**source.config.get("max", {}), "sequence": rows}
+    model = passes.run(tasks.graph(job, source), bounds)
+    program, _ = lower_graph(model, bounds, source.config["generation"]["state"])
+    program = assign_layouts(fuse(program))
+    return Decode(program, schedule_program(program, "webgpu"))
+
+
+def compare_on_adapter(
+    d: Decode, inputs: dict[str, Array], position: int, tolerance: float
+) -> None:
+    """Outputs and states after the dispatches, against the program as written."""
+    rng = np.random.default_rng(5)
+    states: dict[Buffer, Array] = {}
+    for b in d.program.states:
+        shape = [value_of(e, {}) for e in b.shape]
+        states[b] = (rng.random(shape) - 0.5).astype(np.float32)
+        states[b][:, :, position:] = 0
+    flat = {b: physical(a.astype(b.dtype.name), b, {}) for b, a in states.items()}
+    flat |= {
+        b: physical(np.asarray(a).astype(b.dtype.name), b, {})
+        for b, a in d.program.constants.items()
+    }
+    flat |= {b: physical(inputs[b.name].astype(b.dtype.name), b, {}) for b in d.program.inputs}
+    for step in d.steps:
+        for b in step.kernel.buffers:
+            if b not in flat:
+                flat[b] = np.zeros(max(value_of(b.size, {}), 1), b.dtype.name)
+        bound = {b: flat[b] for b in step.kernel.buffers}
+        flat |= wgpu_runner.run_kernel(step.kernel, bound)
+    expected = run_program(d.program, inputs, states=states)
+    wanted = dict(zip(d.program.outputs, expected, strict=True)) | states
+    for b, values in wanted.items():
+        actual = flat[b]
+        there = physical(values, b, {})
+        np.testing.assert_allclose(
+            actual, there, rtol=tolerance, atol=tolerance, err_msg=f"{b.name}"
+        )

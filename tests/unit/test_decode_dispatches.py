@@ -1,0 +1,67 @@
+"""What decoding a token costs on WebGPU, whatever the adapter: dispatches and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.decode import compare_on_adapter, decode
+from tests.unit import smollm, tiny_gguf
+from webkiln import frontends
+from webkiln.frontends.source import Source
+
+pytest.importorskip("gguf")
+
+LLAMA = tiny_gguf.Tiny("llama", permuted=True, kind="Q4_1", width=128, inner=192)
+QWEN2 = replace(LLAMA, architecture="qwen2", permuted=False, bias=True, kind="Q4_0")
+EIGHT = replace(LLAMA, kind="Q8_0")
+PER_LAYER = 5  # norm + projections, cache + attention, output, norm + gate and up, down
+
+
+def source(folder: Path, tiny: tiny_gguf.Tiny) -> Source:
+    path = tiny_gguf.write(folder / f"{tiny.layers}.gguf", tiny, tiny_gguf.weights(tiny))
+    return frontends.load(path)
+
+
+def layers(tiny: tiny_gguf.Tiny, count: int) -> tiny_gguf.Tiny:
+    return replace(tiny, layers=count, windows=(None,) * count)
+
+
+@pytest.mark.parametrize("tiny", [LLAMA, QWEN2, EIGHT], ids=["llama", "qwen2", "eight bits"])
+def test_a_layer_is_five_dispatches(tiny: tiny_gguf.Tiny, tmp_path: Path) -> None:
+    two, three = (len(decode(source(tmp_path, layers(tiny, n))).steps) for n in (2, 3))
+    assert three - two <= PER_LAYER
+
+
+def feeds(d, position: int) -> dict[str, np.ndarray]:
+    """A token at `position`; zeros for what the sampler wants."""
+    given = {b.name: np.zeros([int(e.value) for e in b.shape], b.dtype.name) for b in d.inputs}
+    given["input_ids"][...] = 17
+    given["position"][...] = position
+    return given
+
+
+@pytest.mark.webgpu
+@pytest.mark.parametrize("tiny", [LLAMA, QWEN2, EIGHT], ids=["llama", "qwen2", "eight bits"])
+@pytest.mark.parametrize("position", [0, 9])
+def test_dispatches_compute_the_program(
+    tiny: tiny_gguf.Tiny, position: int, tmp_path: Path
+) -> None:
+    d = decode(source(tmp_path, tiny))
+    compare_on_adapter(d, feeds(d.program, position), position, 2e-4)
+
+
+@pytest.mark.slow
+def test_smollm2_in_its_budget(record_property: pytest.FixtureRequest) -> None:
+    """30 layers, the embedding, the head with its norm, and the sampler."""
+    path = smollm.path()
+    d = decode(frontends.load(path))
+    caches = sum(4 * int(np.prod([e.value for e in b.shape])) for b in d.program.states)
+    weights = sum(a.nbytes for a in d.program.constants.values())
+    print(f"SmolLM2: {len(d.steps)} dispatches, {d.bytes / 1e6:.0f} MB a token at full context")
+    print(f"  of these {caches / 1e6:.0f} MB caches, {weights / 1e6:.0f} MB weights")
+    assert len(d.steps) <= 30 * PER_LAYER + 10
+    assert d.bytes < 1.1 * (caches + weights)
