@@ -227,6 +227,13 @@ def test_parts_of_text_are_joined():
     assert found.encode([{"role": "user", "content": parts}]) == found.encode(HELLO)
 
 
+def test_variables_for_the_template():
+    found = model(FakeRunner(hashing), chat_template="{{ mood }}")
+    assert found.encode(HELLO, {"mood": "calm"}) == found.vocabulary.encode("calm")
+    options = {"chat_template_kwargs": {"mood": "calm"}, "max_tokens": 1}
+    assert Answer(found, HELLO, options).usage.prompt_tokens == 4
+
+
 @pytest.mark.parametrize(
     ("prompt", "says"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tests.unit.tiny_llm import BEGIN, CHUNK, CONTEXT, END, TINY
 from webkiln import cli
 from webkiln.bundle import Bundle
 from webkiln.errors import ContextFullError, InputError, PromptTooLongError
+from webkiln.generation import Options
 
 RNG = np.random.default_rng(3)
 
@@ -125,7 +128,7 @@ def test_a_conversation_reuses_its_cache(bundle):
 def test_context_and_prompt_limits(bundle):
     with pytest.raises(PromptTooLongError, match=f"{CONTEXT + 1} tokens"):
         bundle.generate("x" * (CONTEXT + 1))
-    messages = [{"role": role, "content": "x" * 15} for role in ("user", "assistant", "user")]
+    messages = [{"role": role, "content": "x" * 60} for role in ("user", "assistant", "user")]
     with pytest.raises(ContextFullError, match="conversation"):
         bundle.generate(messages)
     answer = bundle.generate("x" * (CONTEXT - 3), stream=True, temperature=0)
@@ -188,10 +191,28 @@ def test_run_takes_a_file_as_prompt(webkiln, folder, tmp_path):
         (("-p", "x", "-o", "y.npz"), "--prompt goes with neither"),
         (("-p", "x", "--raw", "--system", "y"), "system prompt"),
         (("-p", "", "--raw"), "empty"),
-        (("-p", "x" * 80), "tokens, the model's context"),
+        (("-p", "x" * 200), "tokens, the model's context"),
     ],
 )
 def test_run_says_what_is_wrong(webkiln, folder, arguments, says):
     code, out, errors = webkiln("run", str(folder), *arguments)
     assert (code, out) == (2, "")
     assert says in errors
+
+
+# --- the documentation ----------------------------------------------------------------------------
+
+
+def test_the_page_on_python_runs(folder, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs/generation-python.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "dist").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "generation-python.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "'role': 'system', 'content': 'You answer in one word.'" in said
+
+
+def test_the_page_on_python_names_every_option():
+    page = (Path(__file__).parents[2] / "docs/generation-python.md").read_text("utf-8")
+    assert all(f"`{name}`" in page for name in Options.__annotations__)

@@ -14,9 +14,10 @@ from webkiln import compile as compiler
 from webkiln import frontends
 from webkiln.bundle import Bundle
 
-CONTEXT, CHUNK = 64, 8
+CONTEXT, CHUNK = 192, 8
 BEGIN, END = 257, 258  # after the bytes and one merge
-TOKENIZER = {
+METADATA = {
+    "llama.context_length": CONTEXT,
     "tokenizer.ggml.tokens": [*byte_letters().values(), "he", "<|begin|>", "<|im_end|>"],
     "tokenizer.ggml.token_type": [1] * 257 + [3, 3],
     "tokenizer.ggml.merges": ["h e"],
@@ -24,7 +25,7 @@ TOKENIZER = {
     "tokenizer.ggml.eos_token_id": END,
     "tokenizer.chat_template": TEMPLATE,
 }
-TINY = tiny_gguf.Tiny("llama", permuted=True, metadata=TOKENIZER)
+TINY = tiny_gguf.Tiny("llama", permuted=True, metadata=METADATA)
 
 
 def weights() -> dict[str, np.ndarray]:

@@ -39,6 +39,8 @@ class Options(TypedDict, total=False):
     """The same seed gives the same answer; default random."""
     stop: str | list[str] | None
     """Texts that end the answer; they are not part of it."""
+    chat_template_kwargs: Mapping[str, Any] | None
+    """More variables for the chat template, such as ``{"enable_thinking": False}``."""
 
 
 @dataclass
@@ -86,7 +88,7 @@ class Answer(Iterator[str]):
         limit = options.get("max_tokens")
         if limit is not None and (type(limit) is not int or limit < 1):
             raise InputError(f"max_tokens should be a whole number from 1, but is {limit!r}")
-        self._ids = model.encode(prompt)
+        self._ids = model.encode(prompt, options.get("chat_template_kwargs"))
         self._start = len(self._ids)
         room = model.context - self._start + 1  # the last token is said, but not read again
         self._limit = room if limit is None else min(limit, room)

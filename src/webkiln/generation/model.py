@@ -55,8 +55,10 @@ class CausalModel:
 
     # --- prompts ----------------------------------------------------------------------------------
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, variables: Mapping[str, Any] | None = None) -> list[int]:
         """Ids of a prompt, with the token that begins a text if the model wants it.
+
+        `variables` are for the chat template.
 
         Raises `InputError` for an empty prompt, ids that are none, or messages without a template;
         `PromptTooLongError`, or for a conversation `ContextFullError`, if there are more than
@@ -67,14 +69,17 @@ class CausalModel:
         elif all(isinstance(item, int | np.integer) for item in prompt):
             ids = [self._checked_id(item) for item in prompt]  # type: ignore[arg-type]
         else:
-            ids = self._with_bos(self.vocabulary.encode(self.render(prompt)))  # type: ignore[arg-type]
+            text = self.render(prompt, variables)  # type: ignore[arg-type]
+            ids = self._with_bos(self.vocabulary.encode(text))
         if not ids:
             raise InputError("the prompt is empty", hint="give at least one character")
         if len(ids) > self.context:
             self._refuse(prompt, len(ids))
         return ids
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(
+        self, messages: Sequence[Message], variables: Mapping[str, Any] | None = None
+    ) -> str:
         """The conversation as the model reads it. Raises as `encode`."""
         if not messages:
             raise InputError("there are no messages", hint="give at least one")
@@ -83,7 +88,7 @@ class CausalModel:
                 "the model has no chat template, so it can't answer messages",
                 hint="give the prompt as a text",
             )
-        return self.template.render(messages)
+        return self.template.render(messages, variables=variables)
 
     def _with_bos(self, ids: list[int]) -> list[int]:
         """Most templates write the token themselves; it is never there twice."""
