@@ -15,9 +15,22 @@ from math import prod
 
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Expr, Load, Op, Reduce, Var, const, substitute, transform, walk
+from webkiln.ir.expr import (
+    Const,
+    Expr,
+    Load,
+    Op,
+    Reduce,
+    Var,
+    const,
+    free_vars,
+    substitute,
+    transform,
+    walk,
+)
 from webkiln.ir.program import Compute, Program
 from webkiln.ir.simplify import simplify
+from webkiln.lower.quantised import is_product, is_row
 from webkiln.lower.scatter import match_scatter
 
 __all__ = ["EXPENSIVE", "fuse", "inline", "is_contraction", "replace_computes"]
@@ -166,6 +179,10 @@ def _may_inline(producer: Compute, consumer: Compute, state: _State) -> bool:
     if len(_buffers(producer.value) | _buffers(consumer.value)) > MAX_LOADS + 1:
         return False
     sites = [n for n in walk(consumer.value) if isinstance(n, Load) and n.buffer is producer.out]
+    if _is_row_of_product(producer, consumer, sites, state):
+        return True
+    if _has_reduce(producer.value) and _is_second_product(producer, consumer, sites, state):
+        return True
     if _has_reduce(producer.value):
         return _is_pick(producer, consumer, state) or _is_epilogue(producer, consumer, sites, state)
     if is_contraction(consumer.value) is not None and _inside_reduce(consumer.value, producer.out):
@@ -197,6 +214,37 @@ def _used_once(consumer: Compute, sites: list[Load]) -> bool:
     shared = [v.extent.value for v in consumer.axes if isinstance(v.extent, Const)]
     enough = len(shared) == len(consumer.axes) and prod(shared) >= PARALLEL
     return enough and len(set(site.args)) == len(site.args) and axes == set(site.args)
+
+
+def _is_row_of_product(
+    producer: Compute, consumer: Compute, sites: list[Load], state: _State
+) -> bool:
+    """Whether products with quantised matrices alone use it, and each can compute it by rows.
+
+    They keep a row at hand in any case, as bytes or in memory of the workgroup. A norm before
+    several products is computed by each of them: cheaper than a kernel of its own.
+    """
+    if not (is_row(producer) and is_product(consumer)):
+        return False
+    users = [state.original[u] for u in state.users[producer.out]]
+    n = consumer.axes[-1]
+    outside = set(consumer.axes[:-1])
+    rows = (all(free_vars(i) <= outside for i in s.args[:-1]) for s in sites)
+    return all(rows) and n not in {v for s in sites for v in s.args} and all(map(is_product, users))
+
+
+def _is_second_product(
+    producer: Compute, consumer: Compute, sites: list[Load], state: _State
+) -> bool:
+    """Whether both are products of one row and quantised matrices: a gate and what passes it."""
+    if state.users[producer.out] != {consumer.out} or producer.out in state.outputs:
+        return False
+    if len(sites) != 1 or len(sites[0].args) != len(consumer.axes):
+        return False
+    one, zero = const(1, I32), const(0, I32)
+    places = zip(sites[0].args, consumer.axes, strict=True)
+    aligned = all(i is v or (i is zero and v.extent is one) for i, v in places)
+    return aligned and _has_reduce(consumer.value) and is_product(inline(producer, consumer))
 
 
 def _spreads(consumer: Compute, site: Load) -> bool:

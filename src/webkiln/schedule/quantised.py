@@ -14,11 +14,7 @@ from functools import cached_property
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import (
-    Const,
     Expr,
-    Load,
-    Op,
-    Reduce,
     Var,
     const,
     free_vars,
@@ -26,7 +22,7 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.program import Compute
 from webkiln.ir.simplify import simplify
-from webkiln.lower.quantised import block_weight
+from webkiln.lower.quantised import Term, product_terms
 from webkiln.schedule.nest import Nest, nest_of, reduces
 
 __all__ = ["QuantisedProduct", "QuantisedSum", "match_quantised"]
@@ -84,31 +80,15 @@ class QuantisedProduct:
         return self.sums[0].block
 
 
-@dataclass(frozen=True, slots=True)
-class _Term:
-    reduce: Reduce
-    a: Expr
-    coarse: bool
-    words: Load
-    scales: Load
-    bits: int
-    block: int
-    depth: int
-
-
 def match_quantised(compute: Compute) -> QuantisedProduct | None:
     """The product that `compute` is, or None where it is none, or one whose rows differ."""
     if not compute.axes:
         return None
     n = compute.axes[compute.out.layout.order[-1]]
-    found = [_term(r, n) for r in reduces(compute.value)]
-    terms = [t for t in found if t is not None]
-    if not terms:
+    found = product_terms(compute.value, n)
+    if found is None:
         return None
-    k = Var("k", terms[0].depth)
-    inputs = {_in_order(t, k) for t in terms}
-    if len(inputs) > 1 or len({(t.block, t.depth, t.coarse) for t in terms}) > 1:
-        return None
+    terms, a, k = found
     sums = tuple(
         QuantisedSum(t.words.buffer, t.scales.buffer, t.bits, t.block, Var(f"total{i}", None, F32))
         for i, t in enumerate(terms)
@@ -120,7 +100,6 @@ def match_quantised(compute: Compute) -> QuantisedProduct | None:
     epilogue = _without_units(nest_of(replace(compute, value=rest)))
     if not epilogue.loops or epilogue.loops[-1] is not n:
         return None
-    (a,) = inputs
     return _product(compute, epilogue, a, k, sums, terms[0])
 
 
@@ -130,7 +109,7 @@ def _product(
     a: Expr,
     k: Var,
     sums: tuple[QuantisedSum, ...],
-    term: _Term,
+    term: Term,
 ) -> QuantisedProduct | None:
     rows = epilogue.loops[:-1]
     axes = tuple(v for v in compute.axes if v in free_vars(a))
@@ -155,43 +134,3 @@ def _without_units(nest: Nest) -> Nest:
         offset=simplify(substitute(nest.offset, units)),
         value=simplify(substitute(nest.value, units)),
     )
-
-
-def _term(reduce: Reduce, n: Var) -> _Term | None:
-    """The sum over (block, word in block, weight in word) of an `a` times a weight of column n."""
-    body = reduce.body
-    if reduce.kind != "sum" or len(reduce.axes) != 3:
-        return None
-    if not (isinstance(body, Op) and body.name == "mul"):
-        return None
-    group, word, _ = reduce.axes
-    sizes = [int(v.extent.value) for v in reduce.axes if isinstance(v.extent, Const)]
-    if len(sizes) < 3:
-        return None
-    for a, b in (body.args, body.args[::-1]):
-        weight = block_weight(b)
-        if weight is None or not isinstance(weight.word, Load) or n in free_vars(a):
-            continue
-        pair = weight.pair
-        assert isinstance(pair, Load)
-        if simplify(weight.word.args[0] - (group * sizes[1] + word)) is not const(0, I32):
-            return None
-        if pair.args != (group, n) or weight.word.args[1] is not n or 32 // weight.bits != sizes[2]:
-            return None
-        coarse = isinstance(a, Op) and a.name == "coarse"
-        a = a.args[0] if coarse else a
-        block = sizes[1] * sizes[2]
-        return _Term(reduce, a, coarse, weight.word, pair, weight.bits, block, block * sizes[0])
-    return None
-
-
-def _in_order(term: _Term, k: Var) -> Expr:
-    """The term's `a` by one index k for block, word and weight."""
-    group, word, inside = term.reduce.axes
-    per = 32 // term.bits
-    at: dict[Var, Expr] = {
-        group: k // term.block,
-        word: k // per % (term.block // per),
-        inside: k % per,
-    }
-    return simplify(substitute(term.a, at))
