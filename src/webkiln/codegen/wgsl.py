@@ -432,5 +432,7 @@ def _literal(e: Const) -> str:
     elif isinf(value):
         text = "infinity()" if value > 0 else "(-infinity())"
     else:
-        return str(np.float32(value)) + ("h" if e.dtype.bytes == 2 else "f")
+        # the largest floats rounded to few digits would be beyond what a float32 holds
+        digits = str(np.float32(value)) if abs(value) < 3e38 else repr(value)
+        return digits + ("h" if e.dtype.bytes == 2 else "f")
     return f"f16({text})" if e.dtype.bytes == 2 else text
