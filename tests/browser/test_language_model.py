@@ -35,18 +35,17 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(device: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp(device)
+def bundle(device: str, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     # Python runs the bundle's WebAssembly.
     targets = tuple({"wasm", device})
-    folder = tiny_llm.build(work, targets=targets).save(work / "bundle")
-    shutil.copytree(DIST, folder, dirs_exist_ok=True)
-    return folder
+    return tiny_llm.build(tmp_path_factory.mktemp(device), targets=targets)
 
 
 @pytest.fixture(scope="module")
-def bundle(folder: Path) -> Bundle:
-    return Bundle.load(folder)
+def folder(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = bundle.save(tmp_path_factory.mktemp("language") / "bundle")
+    shutil.copytree(DIST, folder, dirs_exist_ok=True)
+    return folder
 
 
 @pytest.fixture
