@@ -73,8 +73,18 @@ class _Graph:
         scale = self.const(1 + 0.1 * self.rng.standard_normal(self.shape.width), np.float32)
         return self.op("Mul", self.op("Div", x, root), scale)
 
-    def heads(self, x: str, count: int) -> str:
-        split = self.op("Reshape", x, self.const([0, 0, count, self.shape.size]))
+    def heads(self, x: str, count: int, traced: bool = False) -> str:
+        """Traced: the batch and the length are read off the shape, the heads are what is left."""
+        if traced:
+            shape = self.op("Shape", x)
+            outer = [self.op("Gather", shape, self.const(i)) for i in (0, 1)]
+            outer = [self.op("Unsqueeze", i, self.const([0])) for i in outer]
+            shape = self.op(
+                "Concat", *outer, self.const([-1]), self.const([self.shape.size]), axis=0
+            )
+            split = self.op("Reshape", x, shape)
+        else:
+            split = self.op("Reshape", x, self.const([0, 0, count, self.shape.size]))
         return self.op("Transpose", split, perm=[0, 2, 1, 3])
 
     def merge(self, x: str) -> str:
@@ -148,15 +158,16 @@ def _optimum(g: _Graph, style: str):
 
     def attention(i: int, x: str) -> str:
         kv = s.kv_heads * s.size
-        q = rotate(g.heads(g.matmul(x, s.width, s.width), s.heads))
-        k = rotate(g.heads(g.matmul(x, s.width, kv), s.kv_heads))
-        v = g.heads(g.matmul(x, s.width, kv), s.kv_heads)
+        traced = style == "scaled operands"
+        q = rotate(g.heads(g.matmul(x, s.width, s.width), s.heads, traced))
+        k = rotate(g.heads(g.matmul(x, s.width, kv), s.kv_heads, traced))
+        v = g.heads(g.matmul(x, s.width, kv), s.kv_heads, traced)
         k = g.op("Concat", f"past_key_values.{i}.key", k, out=[f"present.{i}.key"], axis=2)
         v = g.op("Concat", f"past_key_values.{i}.value", v, out=[f"present.{i}.value"], axis=-2)
         k, v = repeat(k), repeat(v)
         turned = g.op("Transpose", k, perm=[0, 1, 3, 2])
         if style == "scaled operands":  # scaled_dot_product_attention: √scale on either side
-            root = g.const(s.size**-0.25, np.float32)
+            root = _root_of_scale(g, q)
             scores = g.op("MatMul", g.op("Mul", q, root), g.op("Mul", turned, root))
         else:
             scores = g.op("MatMul", q, turned)
@@ -174,6 +185,13 @@ def _optimum(g: _Graph, style: str):
         return g.merge(g.op("MatMul", p, v))
 
     return attention
+
+
+def _root_of_scale(g: _Graph, query: str) -> str:
+    """√(1/√size), the size read off the query's shape, as a tracer writes it."""
+    size = g.op("Slice", g.op("Shape", query), g.const([-1]), g.const([2**63 - 1]))
+    size = g.op("Sqrt", g.op("Cast", size, to=F))
+    return g.op("Sqrt", g.op("Div", g.const([1.0], np.float32), size))
 
 
 def _microsoft(g: _Graph, style: str):

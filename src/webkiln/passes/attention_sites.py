@@ -58,6 +58,8 @@ class Site:
     """How many keys up to itself a query sees; None: all."""
     biases: ir.Value | None = None
     """Of query, key and value, side by side."""
+    operand: ir.Value | None = None
+    """The keys as they are multiplied with, [1, query heads, size, tokens]."""
 
 
 def unsupported(node: ir.Node, what: str) -> UnsupportedModelError:
@@ -297,7 +299,7 @@ def _products(layer: Layer, mix: ir.Node, key: ir.Value, value: ir.Value) -> Sit
     scale = _scale_from(_required(product, 1), layer.present_key)
     if scale is None:
         raise unsupported(product, "does not multiply queries with the keys of the same layer")
-    site.query = _required(product, 0)
+    site.query, site.operand = _required(product, 0), _required(product, 1)
     assert site.scale is not None
     site.scale *= scale
     return site

@@ -149,7 +149,7 @@ def _numbers(
         layer.past_key: random(1, kv_heads, past, size),
         layer.past_value: random(1, kv_heads, past, value_size),
     }
-    heads = site.heads or _query_heads(model, site, probe)
+    heads = site.heads or _query_heads(model, site, probe, given)
     if site.packed:
         width = heads * size + kv_heads * (size + value_size)
         return {**given, site.query: random(1, new, width)}
@@ -163,11 +163,20 @@ def _numbers(
     return given
 
 
-def _query_heads(model: ir.Model, site: Site, probe: Probe) -> int:
+def _query_heads(model: ir.Model, site: Site, probe: Probe, given: dict[ir.Value, Array]) -> int:
+    """As the query's shape says, or that of the keys that it is multiplied with."""
     shape = dims(site.query)
     if shape is not None and len(shape) == 4 and isinstance(shape[1], int):
         return shape[1]
-    raise unsupported(site.node, f"has queries of an unknown number of heads, {shape}")
+    if site.operand is None:
+        raise unsupported(site.node, f"has queries of an unknown number of heads, {shape}")
+    kv_heads, size = head_size(site.layer.past_key)
+    key = np.zeros((1, kv_heads, probe.new, size), np.float32)
+    feeds = {**probe.feeds, **probe.controls, **given, site.key: key}
+    keys = evaluate(model, [site.operand], feeds)[0]
+    if keys.ndim != 4 or keys.shape[1] % kv_heads:
+        raise unsupported(site.node, f"has keys of shape {list(keys.shape)}")
+    return int(keys.shape[1])
 
 
 def _attention(site: Site, probe: Probe, given: dict[ir.Value, Array]) -> Array:

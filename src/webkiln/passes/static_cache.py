@@ -23,6 +23,7 @@ from webkiln.passes.bind_constants import bind_constants, name_dimensions
 from webkiln.passes.cache_graph import CacheGraph, check_tables
 from webkiln.passes.cache_probes import Probe, check_site, find_window, replace_positions
 from webkiln.passes.fold_constants import fold_constants
+from webkiln.passes.fold_shapes import fold_shapes
 from webkiln.passes.graph import dims
 from webkiln.passes.infer_shapes import infer_shapes
 from webkiln.passes.inline_functions import inline_functions
@@ -33,6 +34,7 @@ __all__ = ["static_cache"]
 
 _OPSET = 24  # the first with TensorScatter
 _IR_VERSION = 12  # the one that belongs to it
+_ROUNDS = 4  # of shapes that make more of others known
 
 # Switches of exporters' graphs, and how a decoder with a past sets them: use the past; keep the
 # logits of all tokens.
@@ -110,7 +112,12 @@ def _prepared(model: ir.Model, ids: str) -> ir.Model:
     common.IdentityEliminationPass()(model)
     common.NameFixPass()(model)
     common.TopologicalSortPass()(model)
-    return infer_shapes(model)
+    model = infer_shapes(model)
+    for _ in range(_ROUNDS):
+        if not fold_shapes(model):
+            break
+        model = infer_shapes(fold_constants(model))
+    return model
 
 
 def _value(model: ir.Model, name: str) -> ir.Value:
