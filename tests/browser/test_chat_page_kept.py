@@ -57,6 +57,17 @@ class TestLoading:
         page.get_by_role("button", name="Self-test").click()
         expect(page.locator("#selftest-result")).to_contain_text("Passed")
 
+    def test_a_device_that_refuses_is_said_and_another_offered(self, chat):
+        page = chat()
+        expect(page.locator("#state")).to_have_attribute("data-state", "ready")
+        page.evaluate("script.loadError = ['webgpu-limits', 'The GPU is too small.', 'Use wasm.']")
+        page.get_by_role("button", name="Settings").click()
+        page.get_by_label("WebGPU").check()
+        expect(page.get_by_role("alert")).to_contain_text("This GPU can't run the model")
+        page.get_by_role("button", name="Choose a device for me").click()
+        expect(page.locator("#state-text")).to_have_text("WebAssembly × 2 threads")
+        expect(page.get_by_label("Auto")).to_be_checked()
+
 
 class TestHistory:
     """Conversations are kept on the device."""

@@ -90,6 +90,9 @@ export class Chat {
     if (this.engine.llm) await this.stop();
     clearError();
     setState("loading", "Loading the model…");
+    byId("fact-device").textContent = "Loading…";
+    byId("fact-device-note").textContent = "";
+    byId<HTMLButtonElement>("selftest").disabled = true;
     await this.engine.open(device);
   }
 
@@ -269,6 +272,8 @@ export class Chat {
 
   private failed(error: unknown, retry: () => void): void {
     setState("failed", "The model is not loaded");
+    byId("fact-device").textContent = "–";
+    byId<HTMLDialogElement>("settings").close(); // what happened is said below it
     const code = (error as { code?: unknown } | undefined)?.code;
     if (typeof code !== "string" || !/^(no-)?web(gpu)?/.test(code)) {
       return showError(explain(error), () => {
