@@ -21,11 +21,12 @@ from webkiln.passes.notation import Symbol, Writer
 
 __all__ = ["CANDIDATES", "INPUTS", "OUTPUTS", "PENALTIES", "append_sampler"]
 
-CANDIDATES = 64  # tokens that top-k and top-p choose from, and the elements of a group
+CANDIDATES = 64  # tokens that top-k and top-p choose from
 PENALTIES = 256  # tokens whose logits a host may change
 INPUTS = ("sampling", "seed", "penalty_ids", "penalties", "token_mask")
 OUTPUTS = ("token", "top_ids", "logprobs")
 
+_MOST_GROUPS = 2560  # a float of each is in the 16 KiB of memory that a WebGPU workgroup has
 _NEVER = -3e38  # the logit of a token that may not be drawn: finite, as WGSL knows no infinity
 _LEAST = 1e-37  # about the least normal float32: its logarithm is finite
 _FAR = 80.0  # e to this is finite
@@ -66,14 +67,13 @@ def append_sampler(model: ir.Model, *, vocabulary: int, logits: str = "logits") 
     mask = w.input("token_mask", _UINT32, (-(-vocabulary // 32),))
 
     row = Symbol(w, source).op("Gather", np.array(-1), axis=1).reshape(vocabulary)
-    groups = -(-vocabulary // CANDIDATES)
+    members = CANDIDATES * -(-vocabulary // (CANDIDATES * _MOST_GROUPS))
+    groups = -(-vocabulary // members)
     allowed = _allowed(row, mask, vocabulary)
     allowed = _penalised(allowed, row, ids, penalties, settings)
-    if groups * CANDIDATES > vocabulary:
-        spare = np.array([0, groups * CANDIDATES - vocabulary])
-        allowed = allowed.op("Pad", spare, np.array(_NEVER, np.float32))
+    allowed = _longer(allowed, groups * members - vocabulary, _NEVER)
     top_ids = allowed.places_of_largest(CANDIDATES)
-    token = _draw(allowed, top_ids, settings, seed, groups)
+    token = _draw(allowed, (members, groups), top_ids, settings, seed)
     if vocabulary < CANDIDATES:
         top_ids = top_ids.op("Min", vocabulary - 1)
     w.output(token, "token", (1,))
@@ -128,16 +128,27 @@ def _penalised(
     return allowed.op("ScatterElements", place, change, reduction="add")
 
 
+def _longer(x: Symbol, more: int, value: float) -> Symbol:
+    """The vector with `value` so many times after it."""
+    assert x.value.dtype is not None
+    padding = np.array(value, x.value.dtype.numpy())
+    return x.op("Pad", np.array([0, more]), padding) if more else x
+
+
 # --- drawing --------------------------------------------------------------------------------------
 
 
-def _draw(allowed: Symbol, top_ids: Symbol, s: _Settings, seed: Symbol, groups: int) -> Symbol:
+def _draw(
+    allowed: Symbol, shape: tuple[int, int], top_ids: Symbol, s: _Settings, seed: Symbol
+) -> Symbol:
     """The next token's id [1]; `top_ids` [CANDIDATES] are the largest of `allowed`.
+
+    `shape` cuts `allowed` into (members of a group, groups), neighbours in different groups.
 
     A candidate is in the nucleus while those before it are less likely than `top_p` together.
     Where the candidates hold the nucleus, one of them is drawn; else a member of a drawn group.
     """
-    w = allowed.writer
+    w, (size, groups) = allowed.writer, shape
     first, second = _key(seed, 0), _key(seed, 1)
     best = allowed[top_ids[np.array(0)]]
     greedy, by_rank = s.temperature.is_(0.0), s.top_k > 0.0
@@ -151,7 +162,8 @@ def _draw(allowed: Symbol, top_ids: Symbol, s: _Settings, seed: Symbol, groups: 
     rank = w.constant(np.arange(CANDIDATES, dtype=np.float32))
     likely = scaled(allowed[top_ids]).op("Exp")
     weights = ((rank < s.top_k) | (s.top_k <= 0.0)).where(kept(likely), 0.0)
-    in_group = kept(scaled(allowed.reshape(CANDIDATES, groups)).op("Exp")).reduce("Sum")
+    weights = _longer(weights, size - CANDIDATES, 0.0)
+    in_group = kept(scaled(allowed.reshape(*shape)).op("Exp")).reduce("Sum")
     in_group = (greedy | by_rank).where(0.0, in_group)  # whether anyone asks
 
     held = weights.reduce("Sum")
@@ -163,8 +175,8 @@ def _draw(allowed: Symbol, top_ids: Symbol, s: _Settings, seed: Symbol, groups: 
 
     numbers = w.constant(np.arange(groups, dtype=np.uint32))
     group = (in_group.op("Max", _LEAST).op("Log") + _noise(first, numbers)).place_of_largest()
-    members = w.constant(np.arange(CANDIDATES) * groups) + group
-    ids = few.where(top_ids, members)
+    members = w.constant(np.arange(size) * groups) + group
+    ids = few.where(_longer(top_ids, size - CANDIDATES, 0), members)
     exponent = scaled(allowed[ids])
     open_to = (few & in_nucleus) | (~few & (exponent.op("Exp") >= s.min_p))
     score = exponent + _noise(second, ids.cast(_UINT32)) + open_to.where(0.0, _NEVER)
