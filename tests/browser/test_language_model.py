@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 import webkiln
+from tests.browser.test_runtime import KEEP_DEVICE, with_prefix
 from tests.unit import tiny_llm
 from webkiln.browser import find_chromium
 from webkiln.bundle import Bundle
@@ -32,6 +33,10 @@ PROMPTS = ["Once upon a time", "x", "hé 😀\n\n", "a prompt of more than one c
 @pytest.fixture(scope="module", params=["wasm"])
 def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+both = pytest.mark.parametrize("device", ["wasm", "webgpu"], indirect=True, scope="module")
+on_webgpu = pytest.mark.parametrize("device", ["webgpu"], indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +85,7 @@ GENERATE = """
 """
 
 
+@both
 def test_answers_are_those_of_python(page: Page, bundle: Bundle, device: str) -> None:
     found = run(page, GENERATE, device, prompts=PROMPTS)
     model = bundle.language_model
@@ -166,6 +172,7 @@ JSON = """
 """
 
 
+@both
 def test_json_out_of_a_model_that_knows_none(page: Page, device: str) -> None:
     for choice in run(page, JSON, device):
         value = json.loads(choice["message"]["content"])
@@ -188,3 +195,27 @@ def test_a_self_test_between_two_answers(page: Page, device: str) -> None:
     assert first == second
     assert passed
     assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+
+
+LOST = """
+  const options = { temperature: 1.2, seed: 4, max_tokens: 14 };
+  const whole = await llm.generate("Once upon", options);
+  await llm.reset();
+  const lose = new BroadcastChannel("lose");
+  const tokens = [];
+  let usage;
+  for await (const part of await llm.generate("Once upon", { ...options, stream: true })) {
+    tokens.push(...part.tokens);
+    usage ??= part.usage;
+    if (tokens.length === 4) lose.postMessage(false);
+  }
+  return { whole: whole.tokens, tokens, usage };
+"""
+
+
+@on_webgpu
+def test_a_gpu_lost_in_the_middle_of_an_answer(page: Page, device: str) -> None:
+    page.route("**/webkiln.worker.js", with_prefix(KEEP_DEVICE))
+    found = run(page, LOST, device)
+    assert found["usage"]["extra"]["recoveries"] >= 1
+    assert found["tokens"] == found["whole"]
