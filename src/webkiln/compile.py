@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from webkiln.memory.plan import plan as plan_memory
 from webkiln.memory.size import evaluate
 from webkiln.output import ensure_replaceable
 from webkiln.reference import reference_outputs
-from webkiln.schedule.program import schedule_program
+from webkiln.schedule.program import Scheduler, schedule_program, scheduler
 from webkiln.targets.toolchain import Variant, compile_variants
 from webkiln.tasks import page
 
@@ -131,16 +131,16 @@ def compile_model(
     """A loaded model through every stage of the compiler. Errors as `build`."""
     _check_options(quantize, activations, targets)
     job = tasks.get(task or source.task or tasks.detect(source))
+    source = tasks.prepare(job, source)
     graph = tasks.graph(job, source)
     bits = QUANTIZE[quantize]
     if bits is not None:
         graph = passes.run(graph, source.config.get("max", {}) | dict(bounds or {}), constants)
         graph = passes.quantize_weights(graph, bits, accuracy_level=ACTIVATIONS[activations])
         constants = None
-    states: dict[str, Buffer] = {}
-    relaid: dict[Buffer, Buffer] = {}
+    shared = _Shared({t: scheduler(t) for t in targets})
     entries = [
-        _entry(name, graph, source, own, states, relaid, targets, constants, progress)
+        _entry(name, graph, source, own, shared, constants, progress)
         for name, own in _entry_bounds(job, source, bounds or {}).items()
     ]
     with stage("memory"):
@@ -157,6 +157,17 @@ def compile_model(
         progress("golden sample", 1, 1)
     with stage("bundle"):
         return _bundle(source, job, entries, memory, wasm, shader, kernels, golden, title)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the bundle's programs have in common: states by name, what their layouts made of them,
+    and each target's scheduler.
+    """
+
+    schedulers: Mapping[str, Scheduler]
+    states: dict[str, Buffer] = field(default_factory=dict)
+    relaid: dict[Buffer, Buffer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,31 +198,31 @@ def _entry(
     graph: ir.Model,
     source: Source,
     limits: Mapping[str, int],
-    states: dict[str, Buffer],
-    relaid: dict[Buffer, Buffer],
-    targets: Sequence[str],
+    shared: _Shared,
     constants: Mapping[str, npt.ArrayLike] | None,
     progress: Progress,
 ) -> _Entry:
-    """One program of the bundle, as far as its kernels; `states` are those of all programs, and
-    `relaid` what their layouts made of them.
-    """
+    """One program of the bundle, as far as its kernels."""
     with stage("passes"):
         progress("optimise", 0, 1)
         model = passes.run(graph, limits, constants)
         progress("optimise", 1, 1)
     with stage("lower"):
-        program, _ = lower_graph(model, limits, _state(source), states)
+        program, _ = lower_graph(model, limits, _state(source), shared.states)
         _checked(program, "lower")
     with stage("fuse"):
         program = _checked(fuse(program), "fuse")
     with stage("layouts"):
-        program = _checked(assign_layouts(program, relaid), "layouts")
+        program = _checked(assign_layouts(program, shared.relaid), "layouts")
     with stage("schedule"):
-        steps = {target: schedule_program(program, target, progress) for target in targets}
+        steps = {
+            target: schedule_program(program, target, progress, schedule)
+            for target, schedule in shared.schedulers.items()
+        }
         for target, list_ in steps.items():
             for step in list_:
-                verify_kernel(step.kernel, f"schedule for {target}", step.label)
+                if not step.kernel.arguments:  # else it is one that was verified before
+                    verify_kernel(step.kernel, f"schedule for {target}", step.label)
     return _Entry(name, program, steps)
 
 
@@ -252,7 +263,7 @@ def _wasm(
             c_module.StepCall(
                 step.kernel,
                 kernels.names[next(index)],
-                [memory.wasm[b] for b in step.kernel.buffers],
+                [memory.wasm[b] for b in step.kernel.bound],
                 step.kernel.params,
             )
             for step in e.steps["wasm"]

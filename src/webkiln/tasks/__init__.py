@@ -24,15 +24,17 @@ from webkiln.tasks import (
     text_generation,
 )
 
-__all__ = ["Task", "detect", "get", "graph", "names", "programs"]
+__all__ = ["Task", "detect", "get", "graph", "names", "prepare", "programs"]
 
 
 class Task(Protocol):
     """What a task's module offers.
 
-    Optional are `graph(source) -> onnx_ir.Model`, the model with what the task computes on the
-    device as well, and `programs(source)`, the bundle's programs with the dimensions bounded in
-    each, by name; without them it is the source's model, and one program `main`.
+    Optional are `prepare(source) -> Source`, which brings the model into the form that the task
+    compiles, before anything else; `graph(source) -> onnx_ir.Model`, the model with what the task
+    computes on the device as well, and `programs(source)`, the bundle's programs with the
+    dimensions bounded in each, by name; without them it is the source's model, and one program
+    `main`.
     """
 
     NAME: str
@@ -94,6 +96,12 @@ def detect(source: Source) -> str:
     if source.task in _TASKS:
         return source.task
     return next(name for name, task in _TASKS.items() if task.matches(source))
+
+
+def prepare(task: Task, source: Source) -> Source:
+    """The source in the form that the task compiles."""
+    own = getattr(task, "prepare", None)
+    return source if own is None else own(source)
 
 
 def graph(task: Task, source: Source) -> ir.Model:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from webkiln.frontends.source import Source
 from webkiln.generation.sampling import Sampling, device_inputs
 from webkiln.passes.append_sampler import append_sampler
 from webkiln.passes.keep_last_token import keep_last_token
+from webkiln.passes.static_cache import static_cache
 from webkiln.tasks import ports
 from webkiln.tasks.text import read_text
 
 __all__ = [
-    "NAME", "graph", "matches", "plan_config", "postprocess", "preprocess", "programs", "sample"
+    "NAME", "graph", "matches", "plan_config", "postprocess", "prepare", "preprocess", "programs",
+    "sample",
 ]  # fmt: skip
 
 NAME = "text-generation"
@@ -49,6 +52,19 @@ _GOLDEN_TEXT = (
 def matches(source: Source) -> bool:
     """Whoever read the model says so, by where its cache is."""
     return "generation" in source.config
+
+
+def prepare(source: Source) -> Source:
+    """An export that takes the past and returns the present gets a cache of fixed length.
+
+    Raises `UnsupportedModelError` for an attention that isn't understood, `InputError` for a
+    context that the model's own tables don't reach.
+    """
+    generation = source.config.get("generation", {})
+    if "past" not in generation:
+        return source
+    model, generation = static_cache(source.model, generation, generation["context"])
+    return replace(source, model=model, config=source.config | {"generation": generation})
 
 
 def graph(source: Source) -> ir.Model:
