@@ -135,7 +135,7 @@ class OnWasm:
         kernels = unique([s.kernel for s in steps], c.kernel_source)
         calls = [
             c_module.StepCall(
-                s.kernel, kernels.names[k], [plan.wasm[b] for b in s.kernel.buffers], []
+                s.kernel, kernels.names[k], [plan.wasm[b] for b in s.kernel.bound], []
             )
             for s, k in zip(steps, kernels.of_step, strict=True)
         ]
@@ -158,10 +158,28 @@ class OnWasm:
     def _write(self, address: int, data: Array) -> None:
         self.memory.write(self.store, np.ascontiguousarray(data).tobytes(), address)
 
+    def _stored(self, given: Arrays) -> dict[int, Array]:
+        places = {self.memory_plan.wasm[b]: b for b in self.program.inputs}
+        return {a: to_storage(given[b.name], b.dtype.name, b.name) for a, b in places.items()}
+
+    def draw(self, given: Arrays, steps: int) -> list[int]:
+        """The tokens of so many steps with the same logits."""
+        run, stored = self.exports["run"], self._stored(given)
+        seed = next(self.memory_plan.wasm[b] for b in self.program.inputs if b.name == "seed")
+        out = next(self.memory_plan.wasm[b] for b in self.program.outputs if b.name == "token")
+        raw = {place: np.ascontiguousarray(data).tobytes() for place, data in stored.items()}
+        tokens = []
+        for step in range(steps):
+            raw[seed] = np.array([given["seed"][0], step], np.uint32).tobytes()
+            for place, data in raw.items():  # all of them: a run uses their memory for other things
+                self.memory.write(self.store, data, place)
+            run(self.store, 0, 1)
+            tokens.append(int.from_bytes(self.memory.read(self.store, out, out + 4), "little"))
+        return tokens
+
     def run(self, given: Arrays) -> Arrays:
-        for b in self.program.inputs:
-            stored = to_storage(given[b.name], b.dtype.name, b.name)
-            self._write(self.memory_plan.wasm[b], stored)
+        for place, data in self._stored(given).items():
+            self._write(place, data)
         self.exports["run"](self.store, 0, 1)
         found = {}
         for b in self.program.outputs:
@@ -187,10 +205,11 @@ class OnWebGPU:
         for b in self.program.inputs:
             flat[b] = to_storage(given[b.name], b.dtype.name, b.name).reshape(-1)
         for step in self.steps:
-            for b in step.kernel.buffers:
+            actual = dict(zip(step.kernel.buffers, step.kernel.bound, strict=True))
+            for b in actual.values():
                 flat.setdefault(b, np.zeros(value_of(b.size, {}), b.dtype.name))
-            bound = {b: flat[b] for b in step.kernel.buffers}
-            flat.update(wgpu_runner.run_kernel(step.kernel, bound))
+            written = wgpu_runner.run_kernel(step.kernel, {f: flat[b] for f, b in actual.items()})
+            flat.update({actual[formal]: values for formal, values in written.items()})
         return {b.name: flat[b] for b in self.program.outputs}
 
 
