@@ -75,8 +75,8 @@ def build(
     `torch.export.export` takes them. `max` bounds symbolic dimensions by name (of a language
     model, `sequence` is how many tokens a conversation may have), `constants` binds inputs to
     values. `quantize` packs the weights of products and embeddings into blocks of 8 (`q8`) or 4
-    (`q4`) bits. `activations` is what products with quantised weights may compute with: `int8`, faster
-    on WebAssembly, or `f32`. `output` saves the bundle.
+    (`q4`) bits. `activations` is what products with quantised weights may compute with: `int8`,
+    faster on WebAssembly, or `f32`. `output` saves the bundle.
 
     Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model,
     unsupported operators (all of them), a dimension without a bound.

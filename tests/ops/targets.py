@@ -70,7 +70,7 @@ def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
             c_module.StepCall(
                 step.kernel,
                 kernels.names[next(index)],
-                [x.memory.wasm[b] for b in step.kernel.buffers],
+                [x.memory.wasm[b] for b in step.kernel.bound],
                 step.kernel.params,
             )
             for step in x.steps
@@ -130,11 +130,13 @@ def run_webgpu(x: Compiled) -> list[Array]:
         flat[buffer] = to_storage(x.inputs[buffer.name], buffer.dtype.name, buffer.name).reshape(-1)
     for step in x.steps:
         kernel = step.kernel
-        for buffer in kernel.buffers:
+        for buffer in kernel.bound:
             if buffer not in flat:
                 flat[buffer] = np.zeros(max(value_of(buffer.size, x.dims), 1), buffer.dtype.name)
-        bound = {b: flat[b] for b in kernel.buffers}
-        flat.update(wgpu_runner.run_kernel(kernel, bound, x.dims))
+        actual = dict(zip(kernel.buffers, kernel.bound, strict=True))
+        bound = {formal: flat[b] for formal, b in actual.items()}
+        written = wgpu_runner.run_kernel(kernel, bound, x.dims)
+        flat.update({actual[formal]: values for formal, values in written.items()})
     results = []
     for buffer in x.program.outputs:
         shape = [value_of(e, x.dims) for e in buffer.shape]

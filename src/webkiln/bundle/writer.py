@@ -188,7 +188,7 @@ def _dispatch(
     return {
         "label": step.label,
         "kernel": dispatch.kernel,
-        "buffers": [index[b] for b in step.kernel.buffers],
+        "buffers": [index[b] for b in step.kernel.bound],
         "params": [expr_to_json(e, names) for e in step.kernel.params],
         "workgroups": [expr_to_json(e, names) for e in dispatch.workgroups],
         "flops": expr_to_json(step.flops, names),

@@ -24,13 +24,23 @@ def unique(kernels: Sequence[Kernel], source: Callable[[Kernel, str], str]) -> K
     """`kernels`, one a step, printed by `source(kernel, name)`; those of equal text are merged."""
     result = KernelSet()
     seen: dict[str, int] = {}
+    printed: dict[int, int] = {}  # by the identity of a body that several uses share
     for kernel in kernels:
-        text = source(kernel, "KERNEL")
-        if text not in seen:
-            seen[text] = len(result.names)
-            name = f"k{len(result.names)}"
-            result.names.append(name)
-            result.kernels.append(kernel)
-            result.sources[name] = source(kernel, name)
-        result.of_step.append(seen[text])
+        if id(kernel.body) not in printed:
+            printed[id(kernel.body)] = _number(kernel, source, result, seen)
+        result.of_step.append(printed[id(kernel.body)])
     return result
+
+
+def _number(
+    kernel: Kernel, source: Callable[[Kernel, str], str], result: KernelSet, seen: dict[str, int]
+) -> int:
+    """Of the kernel's text, which is added where it is new."""
+    text = source(kernel, "KERNEL")
+    if text not in seen:
+        seen[text] = len(result.names)
+        name = f"k{len(result.names)}"
+        result.names.append(name)
+        result.kernels.append(kernel)
+        result.sources[name] = source(kernel, name)
+    return seen[text]

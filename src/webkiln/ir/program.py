@@ -69,8 +69,9 @@ class Loop:
 class Kernel:
     """A scheduled loop nest, ready to print.
 
-    `buffers` are its arguments, inputs first, with `access` each; `params` are its int32 arguments
-    (symbolic extents). `loops` are the parallel loops, outermost first; `body` is what one
+    `buffers` are its parameters, inputs first, with `access` each; `params` are its int32 ones
+    (symbolic extents). `arguments` are the buffers that this use of it has for them, where they
+    are others: several uses may share loops and body. `loops` are the parallel loops, outermost first; `body` is what one
     iteration does.
     """
 
@@ -81,6 +82,12 @@ class Kernel:
     params: tuple[Var, ...]
     loops: tuple[Loop, ...]
     body: tuple[Stmt, ...]
+    arguments: tuple[Buffer, ...] = ()
+
+    @property
+    def bound(self) -> tuple[Buffer, ...]:
+        """The buffers that it works on."""
+        return self.arguments or self.buffers
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,7 +112,7 @@ class Step:
         return self._where(lambda access: access != "read")
 
     def _where(self, chosen: Callable[[Access], bool]) -> tuple[Buffer, ...]:
-        pairs = zip(self.kernel.buffers, self.kernel.access, strict=True)
+        pairs = zip(self.kernel.bound, self.kernel.access, strict=True)
         return tuple(buffer for buffer, access in pairs if chosen(access))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce as fold
 from operator import add
 
@@ -12,18 +12,33 @@ from webkiln.ir.text import kernel_text
 from webkiln.log import Progress, debug, debug_level, silent
 from webkiln.schedule import wasm
 from webkiln.schedule.cost import bytes_moved, flops
+from webkiln.schedule.memo import Memo
 
-__all__ = ["schedule_program"]
+__all__ = ["Scheduler", "schedule_program", "scheduler"]
+
+Scheduler = Callable[[Compute], Kernel]
 
 
-def schedule_program(program: Program, target: str, progress: Progress = silent) -> list[Step]:
+def scheduler(target: str) -> Scheduler:
+    """How `wasm` or `webgpu` does a computation; it remembers those that it has seen."""
+    if target == "wasm":
+        return Memo(wasm.schedule)
+    from webkiln.schedule import webgpu
+
+    return Memo(webgpu.schedule)
+
+
+def schedule_program(
+    program: Program, target: str, progress: Progress = silent, schedule: Scheduler | None = None
+) -> list[Step]:
     """The step list of `program` on `target` (`wasm` or `webgpu`).
 
-    A step is one computation, on WebGPU also several small ones.
+    A step is one computation, on WebGPU also several small ones. `schedule` is the target's
+    `scheduler`, shared by programs that have computations in common.
     """
     steps: list[Step] = []
     done, total = 0, len(program.computes)
-    for computes, kernel in _kernels(program, target):
+    for computes, kernel in _kernels(program, target, schedule or scheduler(target)):
         label = " + ".join(c.label for c in computes)
         progress("schedule", done, total, label)
         done += len(computes)
@@ -35,12 +50,14 @@ def schedule_program(program: Program, target: str, progress: Progress = silent)
     return steps
 
 
-def _kernels(program: Program, target: str) -> Iterable[tuple[tuple[Compute, ...], Kernel]]:
+def _kernels(
+    program: Program, target: str, schedule: Scheduler
+) -> Iterable[tuple[tuple[Compute, ...], Kernel]]:
     if target == "wasm":
-        return (((c,), wasm.schedule(c)) for c in program.computes if not c.out.is_empty)
+        return (((c,), schedule(c)) for c in program.computes if not c.out.is_empty)
     from webkiln.schedule import webgpu
 
-    return webgpu.kernels(program, webgpu.schedule)
+    return webgpu.kernels(program, schedule)
 
 
 def _show(target: str, step: Step) -> None:

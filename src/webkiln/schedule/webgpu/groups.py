@@ -104,7 +104,7 @@ def _inside(producer: Compute, user: Compute, count: int) -> Compute | None:
     gate = match_quantised(producer)
     if gate is None and not _is_row(producer):
         return None
-    if gate is not None and count > 1:
+    if gate is not None and (count > 1 or gate.a.value is not product.a.value):
         return None
     merged = inline(producer, user)
     return merged if has_one_row(merged) else None
@@ -136,10 +136,11 @@ def _cache_group(
         return None
     if any(users[b] != [compute] for b in caches):
         return None
+    loaded = _loads(compute)
     queries = [
         c
         for c in computes
-        if c.out in _loads(compute)
+        if c.out in loaded
         and c not in (key, value)
         and c.out.role == "temporary"
         and users[c.out] == [compute]
