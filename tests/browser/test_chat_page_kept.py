@@ -65,7 +65,7 @@ class TestLoading:
         page.get_by_label("WebGPU").check()
         expect(page.get_by_role("alert")).to_contain_text("This GPU can't run the model")
         page.get_by_role("button", name="Choose a device for me").click()
-        expect(page.locator("#state-text")).to_have_text("WebAssembly × 2 threads")
+        expect(page.locator("#state-text")).to_have_text("Ready · WebAssembly × 2 threads")
         expect(page.get_by_label("Auto")).to_be_checked()
 
 

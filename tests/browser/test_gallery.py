@@ -21,7 +21,8 @@ def test_a_card_leads_to_its_app_and_back(open_page, gallery_url, app):
     expect(page).to_have_url(f"{gallery_url}{app.name}/")
     expect(page.get_by_role("heading", level=1)).to_have_text(app.title)
     expect(page.locator("#state-text")).to_contain_text("Ready")
-    expect(page.locator("#fact-first")).to_contain_text("s")
+    if app.task != "text-generation":  # which answers when it is asked
+        expect(page.locator("#fact-first")).to_contain_text("s")
     page.get_by_role("link", name="webkiln").click()
     expect(page).to_have_url(gallery_url)
 

@@ -68,6 +68,7 @@ export class Chat {
       device: (model) => this.onDevice(model),
       ready: (llm) => {
         clearError();
+        announce("The model is ready");
         this.form.recommend(recommended(llm));
         this.events.loaded(llm.model);
       },
@@ -90,6 +91,7 @@ export class Chat {
     if (this.engine.llm) await this.stop();
     clearError();
     setState("loading", "Loading the model…");
+    announce("Loading the model");
     byId("fact-device").textContent = "Loading…";
     byId("fact-device-note").textContent = "";
     byId<HTMLButtonElement>("selftest").disabled = true;
@@ -178,7 +180,7 @@ export class Chat {
     try {
       view.wait(this.engine.llm ? "Reading" : "Waiting for the model");
       const llm = await this.engine.ready(signal);
-      setState("busy", deviceName(llm.model));
+      setState("busy", "Answering", deviceName(llm.model));
       view.wait("Reading");
       const messages = messagesOf(conversation, this.settings.system);
       const request = {
@@ -205,7 +207,7 @@ export class Chat {
     await view.ended();
     this.job = undefined;
     this.composer.busy = false;
-    if (this.model) setState("ready", deviceName(this.model));
+    if (this.model) setState("ready", "Ready", deviceName(this.model));
     if (answer.cost) showSpeeds(answer.cost);
     this.showContext();
     if (answer.ending === "complete") this.events.answered();
@@ -266,7 +268,7 @@ export class Chat {
   private onDevice(model: Model): void {
     showDevice(model);
     byId<HTMLButtonElement>("selftest").disabled = false;
-    if (!this.job) setState("ready", deviceName(model));
+    if (!this.job) setState("ready", "Ready", deviceName(model));
     this.showContext();
   }
 

@@ -26,7 +26,7 @@ export class Composer {
     });
     this.stopButton.addEventListener("click", () => actions.stop());
     addEventListener("resize", () => this.grow());
-    this.field.value = recall();
+    this.field.value ||= recall(); // someone may have begun before the script was there
     this.changed();
     this.focusOnDesktop();
   }

@@ -1,6 +1,6 @@
 /** The line below the text field: how far loading is, where the model runs, and how fast. */
 import type { Model, Progress } from "../../index.js";
-import { byId, formatBytes } from "../page.js";
+import { byId, formatBytes, formatTime, make } from "../page.js";
 import { deviceText } from "../status.js";
 import { formatSpeed } from "./answer.js";
 import type { Cost } from "./conversation.js";
@@ -14,10 +14,12 @@ const PHASES: Record<Progress["phase"], string> = {
 const HALF = 0.5;
 const NEARLY_FULL = 0.85;
 
-export function setState(state: State, text: string): void {
+/** Says what is going on, and on which device where that is known. */
+export function setState(state: State, text: string, device = ""): void {
   byId("state").dataset["state"] = state;
-  // A screen reader is told of phases, not of every megabyte.
-  if (byId("state-text").textContent !== text) byId("state-text").textContent = text;
+  // On narrow screens the dot alone says that it is ready.
+  const parts = device ? [make("span", { class: "what" }, `${text} · `), device] : [text];
+  byId("state-text").replaceChildren(...parts);
   byId("state-bytes").hidden = byId("progress").hidden = state !== "loading";
 }
 
@@ -42,13 +44,14 @@ export function deviceName(model: Model): string {
   return deviceText(model).name;
 }
 
-export function showSpeeds({ read, write }: Partial<Pick<Cost, "read" | "write">>): void {
+export function showSpeeds({ read, write, first }: Partial<Omit<Cost, "prompt" | "tokens">>): void {
   byId("speeds").hidden = false;
   const set = (id: string, speed: number | undefined): void => {
     if (speed !== undefined) byId(`speed-${id}`).textContent = byId(`fact-${id}`).textContent = formatSpeed(speed);
   };
   set("read", read);
   set("write", write);
+  if (first !== undefined) byId("fact-first").textContent = formatTime(first);
 }
 
 /** How much of what the model can keep in mind is taken. */
@@ -56,6 +59,7 @@ export function showContext(used: number, size: number | undefined): void {
   const button = byId("context");
   button.hidden = size === undefined || used === 0;
   if (size === undefined) return;
+  byId("fact-context").textContent = `${size.toLocaleString("en")} tokens`;
   const share = Math.min(1, used / size);
   byId("context-bar").style.transform = `scaleX(${share})`;
   const full = (byId("context-text").textContent = `${Math.round(100 * share)}%\u00a0full`);
