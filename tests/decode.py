@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from webkiln.lower.fuse import fuse
 from webkiln.lower.graph import lower_graph
 from webkiln.lower.layout import assign_layouts
 from webkiln.schedule.program import schedule_program
+from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS, MAX_WORKGROUP_BYTES, workgroup_bytes
 
 __all__ = ["Decode", "compare_on_adapter", "decode"]
 
@@ -50,32 +51,41 @@ def decode(source: Source, rows: int = 1) -> Decode:
 
 
 def compare_on_adapter(
-    d: Decode, inputs: dict[str, Array], position: int, tolerance: float
+    d: Decode,
+    inputs: Mapping[str, Array],
+    position: int,
+    tolerance: float,
+    dims: Mapping[str, int] | None = None,
 ) -> None:
     """Outputs and states after the dispatches, against the program as written."""
+    sizes = dict(dims or {})
     rng = np.random.default_rng(5)
     states: dict[Buffer, Array] = {}
     for b in d.program.states:
         shape = [value_of(e, {}) for e in b.shape]
         states[b] = (rng.random(shape) - 0.5).astype(np.float32)
         states[b][:, :, position:] = 0
-    flat = {b: physical(a.astype(b.dtype.name), b, {}) for b, a in states.items()}
-    flat |= {
-        b: physical(np.asarray(a).astype(b.dtype.name), b, {})
-        for b, a in d.program.constants.items()
-    }
-    flat |= {b: physical(inputs[b.name].astype(b.dtype.name), b, {}) for b in d.program.inputs}
+    given = states | dict(d.program.constants) | {b: inputs[b.name] for b in d.program.inputs}
+    flat = {b: physical(np.asarray(a).astype(b.dtype.name), b, sizes) for b, a in given.items()}
     for step in d.steps:
-        for b in step.kernel.buffers:
+        kernel = step.kernel
+        assert len(kernel.buffers) <= MAX_STORAGE_BUFFERS
+        assert workgroup_bytes(kernel) <= MAX_WORKGROUP_BYTES
+        for b in kernel.bound:
             if b not in flat:
-                flat[b] = np.zeros(max(value_of(b.size, {}), 1), b.dtype.name)
-        bound = {b: flat[b] for b in step.kernel.buffers}
-        flat |= wgpu_runner.run_kernel(step.kernel, bound)
-    expected = run_program(d.program, inputs, states=states)
+                flat[b] = np.zeros(max(value_of(b.size, sizes), 1), b.dtype.name)
+        arguments = dict(zip(kernel.buffers, kernel.bound, strict=True))
+        results = wgpu_runner.run_kernel(
+            kernel, {b: flat[own] for b, own in arguments.items()}, sizes
+        )
+        flat |= {arguments[b]: values for b, values in results.items()}
+    expected = run_program(d.program, inputs, sizes, states)
     wanted = dict(zip(d.program.outputs, expected, strict=True)) | states
     for b, values in wanted.items():
-        actual = flat[b]
-        there = physical(values, b, {})
         np.testing.assert_allclose(
-            actual, there, rtol=tolerance, atol=tolerance, err_msg=f"{b.name}"
+            flat[b],
+            physical(values, b, sizes),
+            rtol=tolerance,
+            atol=tolerance,
+            err_msg=b.name,
         )

@@ -12,6 +12,8 @@ from tests.decode import compare_on_adapter, decode
 from tests.unit import smollm, tiny_gguf
 from webkiln import frontends
 from webkiln.frontends.source import Source
+from webkiln.interpret.compute import value_of
+from webkiln.ir.program import Program
 
 pytest.importorskip("gguf")
 
@@ -36,10 +38,13 @@ def test_a_layer_is_five_dispatches(tiny: tiny_gguf.Tiny, tmp_path: Path) -> Non
     assert three - two <= PER_LAYER
 
 
-def feeds(d, position: int) -> dict[str, np.ndarray]:
-    """A token at `position`; zeros for what the sampler wants."""
-    given = {b.name: np.zeros([int(e.value) for e in b.shape], b.dtype.name) for b in d.inputs}
-    given["input_ids"][...] = 17
+def feeds(program: Program, position: int, rows: int = 1) -> dict[str, np.ndarray]:
+    """Tokens from `position` on; zeros for what the sampler wants."""
+    dims = {d.name: rows for d in program.dims}
+    given = {
+        b.name: np.zeros([value_of(e, dims) for e in b.shape], b.dtype.name) for b in program.inputs
+    }
+    given["input_ids"][...] = 17 + np.arange(rows)
     given["position"][...] = position
     return given
 
@@ -54,8 +59,16 @@ def test_dispatches_compute_the_program(
     compare_on_adapter(d, feeds(d.program, position), position, 2e-4)
 
 
+@pytest.mark.webgpu
+def test_a_prompt_computes_the_program(tmp_path: Path) -> None:
+    d = decode(source(tmp_path, LLAMA), 32)
+    for position, rows in ((0, 11), (9, 3)):
+        given = feeds(d.program, position, rows)
+        compare_on_adapter(d, given, position, 2e-4, {"sequence": rows})
+
+
 @pytest.mark.slow
-def test_smollm2_in_its_budget(record_property: pytest.FixtureRequest) -> None:
+def test_smollm2_in_its_budget() -> None:
     """30 layers, the embedding, the head with its norm, and the sampler."""
     path = smollm.path()
     d = decode(frontends.load(path))

@@ -25,6 +25,7 @@ from webkiln.ir.expr import (
     ceildiv,
     compare,
     const,
+    free_vars,
     lane,
     logical_and,
     minimum,
@@ -57,8 +58,8 @@ MAX_SUMS = 2  # of a tile of many rows: what registers and workgroup memory hold
 
 def quantised(compute: Compute) -> Kernel | None:
     """The kernel, where `compute` is made of products with quantised matrices."""
-    p = match_quantised(compute)
-    if p is None or not isinstance(extent_of(p.n), Const):
+    p = _product(compute)
+    if p is None:
         return None
     kernel = _one_row(p) if p.m is None else _many_rows(p)
     if kernel is None or len(kernel.buffers) > MAX_STORAGE_BUFFERS:
@@ -66,10 +67,18 @@ def quantised(compute: Compute) -> Kernel | None:
     return kernel
 
 
+def _product(compute: Compute) -> QuantisedProduct | None:
+    """The product, where its row needs nothing but elements and reductions of the whole of rows."""
+    p = match_quantised(compute)
+    if p is None or not isinstance(extent_of(p.n), Const):
+        return None
+    return None if any(p.k in free_vars(r) for r in reduces(p.a.value)) else p
+
+
 def has_one_row(compute: Compute) -> bool:
     """Whether `quantised` makes a kernel of `compute` that reads its matrices once, for one row."""
-    p = match_quantised(compute)
-    if p is None or p.rows or not isinstance(extent_of(p.n), Const):
+    p = _product(compute)
+    if p is None or p.rows:
         return False
     loaded = {n.buffer for n in walk(compute.value) if isinstance(n, Load)}
     return len(loaded) < MAX_STORAGE_BUFFERS and _chunk(p) >= p.block
