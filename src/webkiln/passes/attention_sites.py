@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from webkiln.errors import UnsupportedModelError
-from webkiln.passes.graph import array, attribute, is_op, scalar
+from webkiln.passes.graph import array, attribute, dims, is_op, scalar
 
 __all__ = ["Layer", "Site", "find_site", "unsupported"]
 
@@ -138,7 +138,20 @@ def _group_query(layer: Layer, node: ir.Node) -> Site:
     site.window = window if window > 0 else None
     if (bias := _input(node, 10)) is not None:
         site.masks.append((bias, "add"))
+    _settle_size(site, attribute(node, "kv_num_heads"))
     return site
+
+
+def _settle_size(site: Site, kv_heads: int) -> None:
+    """Heads and their size, where the past's own shape leaves them open."""
+    width = (dims(site.key) or [None])[-1]
+    count = kv_heads if not site.packed else (site.heads or 0) + 2 * kv_heads
+    for past in (site.layer.past_key, site.layer.past_value):
+        shape = dims(past)
+        if shape is None or len(shape) != 4 or not isinstance(width, int) or width % count:
+            continue
+        sizes = zip(shape, (1, kv_heads, None, width // count), strict=True)
+        past.shape = ir.Shape([own if isinstance(own, int) else size or own for own, size in sizes])
 
 
 def _multi_head(layer: Layer, node: ir.Node) -> Site:
