@@ -144,14 +144,29 @@ def _group_query(layer: Layer, node: ir.Node) -> Site:
 
 def _settle_size(site: Site, kv_heads: int) -> None:
     """Heads and their size, where the past's own shape leaves them open."""
-    width = (dims(site.key) or [None])[-1]
+    width = _width(site.key)
     count = kv_heads if not site.packed else (site.heads or 0) + 2 * kv_heads
     for past in (site.layer.past_key, site.layer.past_value):
         shape = dims(past)
-        if shape is None or len(shape) != 4 or not isinstance(width, int) or width % count:
+        if shape is None or len(shape) != 4 or width is None or width % count:
             continue
         sizes = zip(shape, (1, kv_heads, None, width // count), strict=True)
         past.shape = ir.Shape([own if isinstance(own, int) else size or own for own, size in sizes])
+
+
+def _width(value: ir.Value) -> int | None:
+    """The last extent, by the value's own shape or by the weights that it is a product with."""
+    own = (dims(value) or [None])[-1]
+    node = value.producer()
+    if isinstance(own, int) or node is None:
+        return own if isinstance(own, int) else None
+    if node.op_type == "MatMulNBits":
+        found: int | None = attribute(node, "N")
+        return found
+    if is_op(node, "MatMul") and node.inputs[1] is not None:
+        last = (dims(node.inputs[1]) or [None])[-1]
+        return last if isinstance(last, int) else None
+    return _width(node.inputs[0]) if is_op(node, "Add") and node.inputs[0] is not None else None
 
 
 def _multi_head(layer: Layer, node: ir.Node) -> Site:
