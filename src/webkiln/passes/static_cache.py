@@ -2,7 +2,7 @@
 
 Exporters write attention over the past in many forms: a Concat and a handful of products, ONNX's
 Attention with past inputs, com.microsoft's GroupQueryAttention and MultiHeadAttention; and the mask
-and the positions in more forms still. The compiler knows one (docs/architecture.md): TensorScatter
+and the positions in more forms still. The compiler knows one (docs/language-models.md): TensorScatter
 into a cache at `position`, Attention over the whole cache, a mask from positions. Each attention
 found is compared with what takes its place, on made-up numbers, before it is replaced; masks and
 positions are recognised by what they evaluate to.
