@@ -31,9 +31,11 @@ def run(program: Program, inputs: dict[str, np.ndarray], on_adapter: bool) -> li
         assert all(b in flat for b in step.reads), "what a step reads was written before"
         for b in step.writes:
             flat.setdefault(b, np.zeros(value_of(b.size, {}), b.dtype.name))
-        bound = {b: flat[b] for b in step.kernel.buffers}
+        actual = dict(zip(step.kernel.buffers, step.kernel.bound, strict=True))
+        bound = {formal: flat[b] for formal, b in actual.items()}
         if on_adapter:
-            flat |= wgpu_runner.run_kernel(step.kernel, bound)
+            written = wgpu_runner.run_kernel(step.kernel, bound)
+            flat |= {actual[formal]: values for formal, values in written.items()}
         else:
             run_kernel(step.kernel, bound)
     return [flat[b] for b in program.outputs]
