@@ -45,7 +45,7 @@ def test_the_plan_says_what_a_host_needs(bundle):
     }  # fmt: skip
     assert task["tokens"] == {"bos": "<|begin|>", "eos": "<|im_end|>"}
     assert task["chat_template"].startswith("{% for")
-    assert task["sampling"]["temperature"] > 0
+    assert task["sampling"] == {"temperature": 0.5, "top_k": 20}  # as the file recommends
     assert {"name", "tokenizer", "samples", "about"} <= set(task)
 
 

@@ -18,6 +18,9 @@ CONTEXT, CHUNK = 192, 8
 BEGIN, END = 257, 258  # after the bytes and one merge
 METADATA = {
     "llama.context_length": CONTEXT,
+    "general.sampling.temp": 0.5,
+    "general.sampling.top_k": 20,
+    "general.sampling.top_p": 1.5,  # impossible
     "tokenizer.ggml.tokens": [*byte_letters().values(), "he", "<|begin|>", "<|im_end|>"],
     "tokenizer.ggml.token_type": [1] * 257 + [3, 3],
     "tokenizer.ggml.merges": ["h e"],

@@ -22,6 +22,12 @@ from webkiln.frontends.source import Source
 __all__ = ["ACTIVATIONS", "ARCHITECTURES", "CHUNK", "DEFAULT_CONTEXT", "load_gguf"]
 
 CHUNK = 128  # tokens that prefill takes at once
+
+# What the model's makers recommend, by its name under general.sampling.
+_SAMPLING = {
+    "temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+    "repetition_penalty": "penalty_repeat",
+}  # fmt: skip
 DEFAULT_CONTEXT = 2048  # a cache that small devices can hold; `context` asks for more
 ACTIVATIONS = {"int8": 4, "f32": 1}  # MatMulNBits' accuracy_level
 
@@ -317,6 +323,10 @@ def _source(file: GgufFile, model: ir.Model, context: int) -> Source:
     if text.chat_template is not None:
         config["chat_template"] = text.chat_template
         assets["chat_template.jinja"] = text.chat_template.encode()
+    sampling = {name: file.value(f"general.sampling.{key}") for name, key in _SAMPLING.items()}
+    config["sampling"] = {
+        name: round(value, 6) for name, value in sampling.items() if isinstance(value, int | float)
+    }
     said = {
         "model": "general.name",
         "license": "general.license",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ __all__ = [
 NAME = "text-generation"
 TOKENIZER = "tokenizer.json"
 
-# Near what most small models' makers recommend for conversation.
-SAMPLING = {"temperature": 0.7, "top_p": 0.95, "top_k": 40}
+# For models whose makers recommend nothing. Small ones wander off at higher temperatures: this is
+# near what SmolLM2's model card says (0.2 and 0.9).
+SAMPLING = {"temperature": 0.3, "top_p": 0.9, "top_k": 40}
 
 SAMPLES = [
     "What is the capital of France?",
@@ -101,10 +103,20 @@ def plan_config(source: Source) -> dict[str, Any]:
         "generation": {key: value for key, value in generation.items() if key != "state"},
         "tokens": config.get("tokens", {}),
         "chat_template": config.get("chat_template"),
-        "sampling": SAMPLING | config.get("sampling", {}),
+        "sampling": _sampling(config.get("sampling") or {}) or SAMPLING,
         "samples": config.get("samples", SAMPLES),
         "about": source.provenance,
     }
+
+
+def _sampling(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's files recommend, as far as it is possible."""
+    kept = {}
+    for name, value in said.items():
+        with suppress(InputError):
+            Sampling.of({name: value})
+            kept[name] = value
+    return kept
 
 
 def sample(source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
