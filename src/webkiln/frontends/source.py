@@ -20,6 +20,11 @@ class Source:
     - ``preprocess``: how an image becomes the input (resize, crop, rescale, mean, std, layout)
     - ``pooling``, ``normalize``: how token vectors became one embedding
     - ``max``: upper bounds of symbolic dimensions that the weights themselves imply
+    - ``generation``: a language model's ports (``ids``, ``position``, ``logits``; ``state`` or
+      ``past``: each input of the cache to the output that continues it), its ``context`` and
+      ``chunk`` in tokens, and ``eos``, ``bos``, ``add_bos``
+    - ``tokens``: special tokens by role (bos, eos, …); ``chat_template``: Jinja; ``sampling``: what
+      the model's makers recommend
     """
 
     model: ir.Model
