@@ -7,49 +7,42 @@ every n-th key of the block. What they have is combined once, at the end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import BOOL, F32, I32
+from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import (
     Const,
     Expr,
-    Load,
-    Op,
     Read,
     Var,
     call,
-    cast,
     ceildiv,
     compare,
     const,
-    free_vars,
     lane,
     logical_and,
     maximum,
     minimum,
     select,
     splat,
-    substitute,
 )
-from webkiln.ir.program import Compute, Kernel, Loop
+from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
-from webkiln.lower.attention import match_attention
 from webkiln.schedule.attention import LOWEST, AttentionNest, attention_nest, local
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import Nest, drop_units, extent_of, nest_of, product, reduces
+from webkiln.schedule.nest import Nest, extent_of, product
 from webkiln.schedule.vectorize import vectorize
 from webkiln.schedule.webgpu.grid import at_most, groups_of, unflatten
 from webkiln.targets.webgpu import (
     MAX_GROUPS,
     MAX_INVOCATIONS,
-    MAX_STORAGE_BUFFERS,
     MAX_WORKGROUP_BYTES,
 )
 
-__all__ = ["Parts", "attention", "cached_attention"]
+__all__ = ["Update", "attention", "attention_kernel", "shape_of"]
 
 LANES = 4
 ROWS = (8, 4, 2, 1)  # queries of a workgroup, as many as its memory holds
@@ -61,14 +54,14 @@ def attention(nest: Nest) -> Kernel | None:
     a = attention_nest(nest)
     if a is None:
         return None
-    shape = _shape(a)
+    shape = shape_of(a)
     if shape is None:
         return None
-    return _kernel(a, *shape)
+    return attention_kernel(a, *shape)
 
 
-def _kernel(
-    a: AttentionNest, count: int, invocations: int, update: _Update | None = None
+def attention_kernel(
+    a: AttentionNest, count: int, invocations: int, update: Update | None = None
 ) -> Kernel | None:
     rows = const(1, I32) if a.rows is None else extent_of(a.rows)
     tile = Var("tile", simplify(ceildiv(rows, count)))
@@ -81,116 +74,7 @@ def _kernel(
     return make_kernel("attention", a.nest, loops, [*unflatten(group, outer), *work.body()])
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """Attention of one query a head, and the updates in place of its keys and values."""
-
-    attention: Compute
-    key: Compute
-    value: Compute
-
-
-@dataclass(frozen=True, slots=True)
-class _Update:
-    """What key and value number `at` will be, over the attention's k and d; and where they go."""
-
-    at: Expr
-    key: Expr
-    key_place: tuple[Buffer, Expr]
-    value: Expr
-    value_place: tuple[Buffer, Expr]
-    first: Expr  # whether this workgroup is to write them
-
-
-def cached_attention(parts: Parts) -> tuple[Compute, Kernel] | None:
-    """One kernel that attends to the cached keys and a new one, and writes that to the cache.
-
-    Also a computation that loads all that the kernel does. None where the new key isn't the last
-    one that counts, or there are several.
-    """
-    found = match_attention(parts.attention.value)
-    if found is None or not isinstance(found.key, Load) or not isinstance(found.value, Load):
-        return None
-    key = _written(parts.key, found.key, found.t)
-    value = _written(parts.value, found.value, found.t)
-    if key is None or value is None or key[0] is not value[0]:
-        return None
-    # all by the axes of one nest: the new elements travel beside the attention's value
-    beside = _beside(parts.attention.value, key[1], value[1], cast(key[0], F32))
-    whole = replace(parts.attention, value=beside)
-    a = attention_nest(drop_units(nest_of(whole)))
-    shape = None if a is None else _shape(a)
-    if a is None or shape is None:
-        return None
-    own, new_key, new_value, place = _apart(a.nest.value)
-    at = place.args[0] if isinstance(place, Op) and place.name == "cast" else place
-    a = replace(a, nest=replace(a.nest, value=own))
-    update = _update(a, parts, at, new_key, new_value)
-    kernel = None if update is None else _kernel(a, 1, shape[1], update)
-    if kernel is None or len(kernel.buffers) > MAX_STORAGE_BUFFERS:
-        return None
-    return whole, kernel
-
-
-def _beside(own: Expr, *others: Expr) -> Expr:
-    for other in others:
-        own = Op("max", (own, other), own.dtype)
-    return own
-
-
-def _apart(e: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-    """What `_beside` put together."""
-    others = []
-    for _ in range(3):
-        e, other = e.args
-        others.append(other)
-    return (e, *reversed(others))  # type: ignore[return-value]
-
-
-def _update(a: AttentionNest, parts: Parts, at: Expr, key: Expr, value: Expr) -> _Update | None:
-    loops = {*a.batch, a.d, *(() if a.rows is None else (a.rows,))}
-    if not _is_last(a.stop, at) or free_vars(at) & loops or reduces(key) or reduces(value):
-        return None
-    first: Expr = const(True, BOOL)
-    for v in loops - {a.d}:
-        if v not in free_vars(a.parts.key):
-            first = logical_and(first, compare("eq", v, 0))
-    assert isinstance(a.parts.key, Read)
-    if not isinstance(a.parts.value, Read):
-        return None
-    key_place, value_place = (
-        simplify(substitute(r.args[0], {a.t: at})) for r in (a.parts.key, a.parts.value)
-    )
-    return _Update(
-        at, key, (parts.key.out, key_place), value, (parts.value.out, value_place), first
-    )
-
-
-def _written(update: Compute, load: Load, t: Var) -> tuple[Expr, Expr] | None:
-    """(which t, the value) that `update` gives to what `load` reads; None if not just one."""
-    assert update.at is not None
-    axis = load.args.index(t) if t in load.args else -1
-    one, zero = const(1, I32), const(0, I32)
-    if axis < 0 or update.axes[axis].extent is not one:
-        return None
-    at: dict[Var, Expr] = {update.axes[axis]: zero}
-    for i, (index, own) in enumerate(zip(load.args, update.at, strict=True)):
-        if i == axis:
-            continue
-        unit = update.axes[i].extent is one
-        if own is not update.axes[i] and not (unit and own is zero):
-            return None
-        at[update.axes[i]] = zero if unit else index
-    return simplify(substitute(update.at[axis], at)), simplify(substitute(update.value, at))
-
-
-def _is_last(stop: Expr, at: Expr) -> bool:
-    """Whether keys count up to and with number `at`, which is one of the cache's."""
-    ends = stop.args if isinstance(stop, Op) and stop.name == "min" else (stop,)
-    return any(simplify(e - at) is const(1, I32) for e in ends)
-
-
-def _shape(a: AttentionNest) -> tuple[int, int] | None:
+def shape_of(a: AttentionNest) -> tuple[int, int] | None:
     """Queries and invocations of a workgroup; None where one query's memory is too much."""
     columns, depth = _size(a.d) // LANES, _size(a.k)
     if columns > MAX_INVOCATIONS:
@@ -211,6 +95,18 @@ def _size(v: Var) -> int:
     return int(extent.value)
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What key and value number `at` will be, over the attention's k and d; and where they go."""
+
+    at: Expr
+    key: Expr
+    key_place: tuple[Buffer, Expr]
+    value: Expr
+    value_place: tuple[Buffer, Expr]
+    first: Expr  # whether this workgroup is to write them
+
+
 @dataclass
 class _Work:
     """What a workgroup does for `count` queries from `first` on."""
@@ -219,7 +115,7 @@ class _Work:
     first: Expr
     count: int
     invocations: int
-    update: _Update | None = None
+    update: Update | None = None
     emit: Emitter = field(default_factory=Emitter)
 
     def __post_init__(self) -> None:
@@ -295,7 +191,7 @@ class _Work:
             out.append(For(self.a.k, self.me, extent_of(self.a.k), (store,), self.invocations))
         return out if self.update is None else [*out, *self._fetch_new(self.update)]
 
-    def _fetch_new(self, new: _Update) -> list[Stmt]:
+    def _fetch_new(self, new: Update) -> list[Stmt]:
         """The new key and value, into workgroup memory and, by one workgroup, into the cache."""
         out: list[Stmt] = []
         first = self.a.at(new.first, self._row(0))

@@ -17,7 +17,7 @@ from webkiln.lower.attention import match_attention
 from webkiln.lower.fuse import inline
 from webkiln.schedule.nest import reduces
 from webkiln.schedule.quantised import match_quantised
-from webkiln.schedule.webgpu.attention import Parts, cached_attention
+from webkiln.schedule.webgpu.cached import Parts, cached_attention
 from webkiln.schedule.webgpu.quantised import has_one_row
 from webkiln.schedule.webgpu.sequence import grouped
 

@@ -23,6 +23,7 @@ from webkiln.ir.expr import (
     Const,
     Expr,
     Load,
+    Op,
     Read,
     Reduce,
     Var,
@@ -37,7 +38,7 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.program import Compute, Kernel, Loop, Program
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Barrier, Declare, For, If, Store
+from webkiln.ir.stmt import Barrier, Declare, For, If, Stmt, Store
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import (
     Nest,
@@ -177,6 +178,13 @@ def sequence(
     return kernel if fits and workgroup_bytes(kernel) <= MAX_WORKGROUP_BYTES else None
 
 
+def _is_uniform(condition: Expr) -> bool:
+    """Whether it is the same for all invocations, and WGSL knows: it depends on inputs alone."""
+    reads = [n for n in walk(condition) if isinstance(n, Read)]
+    given = all(r.buffer.role in ("input", "constant") for r in reads)
+    return given and not free_vars(condition) and not reduces(condition)
+
+
 def _progression(data: NDArray[Any]) -> tuple[float, float] | None:
     """First element and step, where elements differ from their predecessor by the same number."""
     first = data[:1].tolist()
@@ -222,11 +230,24 @@ class _Work(RowWork):
         return cast(node.args[0], node.dtype) * step + first
 
     def _together(self, nest: Nest) -> None:
-        """One result: all invocations share its reductions."""
+        """One result: all invocations share its reductions, if it needs them."""
         at = {v: const(0, I32) for v in nest.loops}
-        value = self.reduce_all(simplify(substitute(nest.value, at)))
-        one = Store(nest.out, simplify(substitute(nest.offset, at)), value)
-        self.out.append(If(compare("eq", self.local, 0), (one,)))
+        value = simplify(substitute(nest.value, at))
+        offset = simplify(substitute(nest.offset, at))
+        if not (isinstance(value, Op) and value.name == "select" and _is_uniform(value.args[0])):
+            self.out += self._one(nest.out, offset, value)
+            return
+        condition, *sides = value.args
+        then, orelse = (tuple(self._one(nest.out, offset, side)) for side in sides)
+        self.out.append(If(condition, then, orelse))
+
+    def _one(self, out: Buffer, offset: Expr, value: Expr) -> list[Stmt]:
+        """What leads to one result, and its store."""
+        outer, self.out = self.out, []
+        store = Store(out, offset, self.reduce_all(value))
+        self.out.append(If(compare("eq", self.local, 0), (store,)))
+        inner, self.out = self.out, outer
+        return inner
 
     def _shared(self, nest: Nest) -> None:
         """Many results: each invocation has some of its own."""
