@@ -12,6 +12,7 @@ from webkiln.interpret.compute import value_of
 from webkiln.interpret.kernel import run_kernel
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.program import Program
+from webkiln.ir.stmt import Barrier, If
 from webkiln.ir.verify import verify_kernel
 from webkiln.lower.fuse import fuse
 from webkiln.memory.layout import pack
@@ -73,7 +74,15 @@ GRAPHS = [
         y = Sub(c, t)
     }""",
 ]
+CONDITIONAL = """conditional (float[1] on, float[50] x) => (float[50] y, float[1] t) {
+        some = Greater(on, none)
+        sum = ReduceLogSumExp(x)
+        t = Where(some, sum, none)
+        c = Softmax(x)
+        y = Sub(c, t)
+    }"""
 CONSTANTS = {
+    "none": np.zeros(1, np.float32),
     "zero": np.array(0, np.int64),
     "one": np.array([1], np.int64),
     "ramp": np.arange(64, dtype=np.float32) / 4,
@@ -105,6 +114,21 @@ def test_stages_on_an_adapter_equal_their_definitions(graph: str) -> None:
     program, inputs, wanted = with_constants(graph)
     for a, w in zip(run(program, inputs, on_adapter=True), wanted, strict=True):
         np.testing.assert_allclose(a, w, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("on", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "on_adapter", [False, pytest.param(True, marks=pytest.mark.webgpu)], ids=["plain", "adapter"]
+)
+def test_totals_that_an_input_switches_off(on: float, on_adapter: bool) -> None:
+    program, inputs, _ = with_constants(CONDITIONAL)
+    inputs["on"] = np.array([on], np.float32)
+    arrays = interpret(program, inputs)
+    for a, b in zip(run(program, inputs, on_adapter), program.outputs, strict=True):
+        np.testing.assert_allclose(a, arrays[b].reshape(-1), rtol=2e-5, atol=1e-6)
+    (step,) = schedule_program(program, "webgpu")
+    branches = [s for s in step.kernel.body if isinstance(s, If)]
+    assert any(isinstance(s, Barrier) for branch in branches for s in branch.body)
 
 
 def test_constants_that_count_up_need_no_binding() -> None:
