@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not (DIST / "webkiln.js").exists(), reason="runtime not built"),
 ]
 
-PROMPTS = ["Once upon a time", "x", "hé 😀\n\n", "a prompt of more than one chunk, even three"]
+PROMPTS = ["x", "hé 😀\n\n", "a prompt of more than one chunk, even three"]
 
 
 @pytest.fixture(scope="module", params=["wasm"])
@@ -78,7 +78,7 @@ GENERATE = """
   const found = [];
   for (const prompt of args.prompts) {
     const { tokens, text, logprobs, usage } =
-      await llm.generate(prompt, { temperature: 0, max_tokens: 12, logprobs: true });
+      await llm.generate(prompt, { temperature: 0, max_tokens: 8, logprobs: true });
     found.push([tokens, text, logprobs.map(({ logprob }) => logprob), usage.prompt_tokens]);
   }
   return found;
@@ -90,7 +90,7 @@ def test_answers_are_those_of_python(page: Page, bundle: Bundle, device: str) ->
     found = run(page, GENERATE, device, prompts=PROMPTS)
     model = bundle.language_model
     for prompt, (tokens, text, logprobs, count) in zip(PROMPTS, found, strict=True):
-        answer = bundle.generate(prompt, stream=True, temperature=0, max_tokens=12)
+        answer = bundle.generate(prompt, stream=True, temperature=0, max_tokens=8)
         assert "".join(answer) == text
         assert answer.tokens == tokens
         ids = model.encode(prompt)
@@ -162,11 +162,10 @@ JSON = """
   const response_format = { type: "json_schema", json_schema: { schema } };
   const messages = [{ role: "user", content: "?" }];
   const found = [];
-  for (const top_k of [0, 100]) { // drawn on the device, and on the host
-    for (const seed of [1, 2, 3]) {
-      const options = { messages, response_format, seed, temperature: 1.5, top_k };
-      found.push((await llm.chat.completions.create(options)).choices[0]);
-    }
+  // Drawn on the device, and on the host.
+  for (const top_k of [0, 100]) {
+    const options = { messages, response_format, seed: 1, temperature: 1.5, top_k };
+    found.push((await llm.chat.completions.create(options)).choices[0]);
   }
   return found;
 """
@@ -198,7 +197,7 @@ def test_a_self_test_between_two_answers(page: Page, device: str) -> None:
 
 
 LOST = """
-  const options = { temperature: 1.2, seed: 4, max_tokens: 14 };
+  const options = { temperature: 1.2, seed: 4, max_tokens: 8 };
   const whole = await llm.generate("Once upon", options);
   await llm.reset();
   const lose = new BroadcastChannel("lose");
@@ -207,7 +206,7 @@ LOST = """
   for await (const part of await llm.generate("Once upon", { ...options, stream: true })) {
     tokens.push(...part.tokens);
     usage ??= part.usage;
-    if (tokens.length === 4) lose.postMessage(false);
+    if (tokens.length === 3) lose.postMessage(false);
   }
   return { whole: whole.tokens, tokens, usage };
 """
