@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import onnx_ir as ir
 
 from webkiln.errors import InvalidModelError, MissingDependencyError, UnsupportedModelError
 from webkiln.frontends.bert import MODEL_TYPES, POOLING, SEQUENCE, build_bert
@@ -155,12 +159,28 @@ def load_with_mobius(path: Path, config: Mapping[str, Any], context: int | None 
         raise UnsupportedModelError(
             f"{kind!r} is made of several models ({', '.join(models)}); only single ones are built"
         )
-    source = Source(next(iter(models.values())), path.resolve().name)
+    model = next(iter(models.values()))
+    _lay_out(model)
+    source = Source(model, path.resolve().name)
     ports = past_ports(source.model)
     if ports is not None:
         add_chat_files(source, path, config, ports, context_length(path, config, context))
     describe(source, path, config)
     return source
+
+
+def _lay_out(model: ir.Model) -> None:
+    """Puts the elements of transposed weights in order, when they are read."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.LazyTensor) and len(tensor.shape) > 1:
+            value.const_value = ir.LazyTensor(
+                partial(_in_order, tensor), dtype=tensor.dtype, shape=tensor.shape, name=value.name
+            )
+
+
+def _in_order(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.tensor(np.ascontiguousarray(tensor.numpy()))
 
 
 def _head(config: Mapping[str, Any]) -> tuple[str | None, str] | None:

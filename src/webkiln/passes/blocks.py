@@ -119,46 +119,45 @@ def _fitted(x: F32) -> tuple[U8, F32, F32]:
     """16 levels ``q · scale + offset`` that meet `x` [blocks, block] with little squared error."""
     low, high = x.min(axis=1), x.max(axis=1)
     middle, width = (low + high) / 2, high - low
-    best = np.full(len(x), np.inf, np.float32)
-    scale, offset = np.zeros_like(low), np.where(width > 0, middle, low)
-
-    def keep_better(q: F32) -> None:
-        nonlocal best, scale, offset
-        s, m = _regression(x, q)
-        error = _squares(q * s[:, None] + m[:, None] - x)
-        better = error < best
-        best = np.where(better, error, best)
-        scale, offset = np.where(better, s, scale), np.where(better, m, offset)
-
     centred = x - middle[:, None]
+    fit = _Fit(centred)
     for levels in _LEVELS:
-        steps = np.float32(levels) / _safe(width)
-        keep_better(np.clip(np.rint(centred * steps[:, None] + np.float32(7.5)), 0, 15))
-    keep_better(_nearest(x, scale, offset))
-    scale, offset = _half(np.where(np.isfinite(best), scale, np.float32(np.nan))), _half(offset)
+        fit.try_steps(np.float32(levels) / _safe(width), np.full_like(width, 7.5))
+    fit.try_steps(np.float32(1) / _safe(fit.slope), -fit.start / _safe(fit.slope))
+    scale = _half(np.where(np.isfinite(fit.error), fit.slope, np.float32(np.nan)))
     constant = scale == 0
-    offset = np.where(constant, _half(middle), offset)
-    q = np.where(constant[:, None], np.float32(0), _nearest(x, scale, offset))
+    offset = _half(np.where(constant, 0, fit.start) + middle)
+    q = (x - offset[:, None]) / _safe(scale)[:, None]
+    q = np.where(constant[:, None], np.float32(0), np.clip(np.rint(q), 0, 15))
     return q.astype(np.uint8), scale, offset
 
 
-def _nearest(x: F32, scale: F32, offset: F32) -> F32:
-    q: F32 = np.clip(np.rint((x - offset[:, None]) / _safe(scale)[:, None]), 0, 15)
-    return q
+class _Fit:
+    """The straight line ``q · slope + start`` nearest to each block of `x`, over the q tried."""
 
+    def __init__(self, x: F32) -> None:
+        self.x, self.q = x, np.empty_like(x)
+        self.mean = x.mean(axis=1)
+        self.squares = np.einsum("ij,ij->i", x, x) - x.shape[1] * self.mean**2
+        self.slope, self.start = np.zeros_like(self.mean), self.mean.copy()
+        self.error = np.full_like(self.mean, np.inf)
 
-def _squares(x: F32) -> F32:
-    total: F32 = np.einsum("ij,ij->i", x, x)
-    return total
-
-
-def _regression(x: F32, q: F32) -> tuple[F32, F32]:
-    """The line ``q · s + m`` through x with the least squared error, block by block."""
-    mean_q, mean_x = q.mean(axis=1), x.mean(axis=1)
-    apart = q - mean_q[:, None]
-    spread = _squares(apart)
-    slope = np.einsum("ij,ij->i", apart, x) / np.where(spread > 0, spread, np.float32(1))
-    return slope, mean_x - slope * mean_q
+    def try_steps(self, steps: F32, start: F32) -> None:
+        """Keeps the line through ``q = round(x · steps + start)`` where it is nearer."""
+        q, count = self.q, self.x.shape[1]
+        np.multiply(self.x, steps[:, None], out=q)
+        q += start[:, None]
+        np.rint(q, out=q)
+        np.clip(q, 0, 15, out=q)
+        mean = q.mean(axis=1)
+        spread = np.einsum("ij,ij->i", q, q) - count * mean**2
+        shared = np.einsum("ij,ij->i", q, self.x) - count * mean * self.mean
+        slope = shared / np.where(spread > 0, spread, np.float32(1))
+        error = self.squares - slope * shared
+        better = error < self.error
+        self.error = np.where(better, error, self.error)
+        self.slope = np.where(better, slope, self.slope)
+        self.start = np.where(better, self.mean - slope * mean, self.start)
 
 
 def _zero_points(scales: F32, offsets: F32, integers: U8) -> F32:
