@@ -56,17 +56,17 @@ test("webkiln.d.ts compiles alone, without skipLibCheck", () => {
 });
 
 test("it declares the values that webkiln.js exports", () => {
-  const declared = [
-    ...readFileSync(join(root, "dist/webkiln.d.ts"), "utf8").matchAll(
-      /^export declare \w+ (\w+)/gm,
-    ),
-  ];
+  const types = readFileSync(join(root, "dist/webkiln.d.ts"), "utf8");
+  // A function with several signatures is declared as often.
+  const declared = new Set(
+    [...types.matchAll(/^export declare \w+ (\w+)/gm)].map(([, name]) => name),
+  );
   const code = readFileSync(join(root, "dist/webkiln.js"), "utf8");
   const exported = /export\{([^}]*)\}/
     .exec(code)[1]
     .split(",")
     .map((name) => name.split(" as ").pop().trim());
-  assert.deepEqual(declared.map(([, name]) => name).sort(), exported.sort());
+  assert.deepEqual([...declared].sort(), exported.sort());
 });
 
 test("core and worker stay within 25 KB gzipped", async () => {
