@@ -252,11 +252,25 @@ def _onnx(g: _Graph, style: str):
     length = g.op("Shape", "input_ids", start=1, end=2)
     there = g.op("Expand", there, g.op("Concat", g.const([1, 1]), length, g.const([1]), axis=0))
 
+    def joined(i: int, q: str, k: str, v: str) -> str:
+        """Concat first, Attention over all keys behind it."""
+        q, k, v = g.heads(q, s.heads), g.heads(k, s.kv_heads), g.heads(v, s.kv_heads)
+        past = g.op("Shape", "past_key_values.0.key", start=2, end=3)
+        total = g.op("Add", past, length)
+        keys = g.op("Range", g.const(0), g.op("Squeeze", total), g.const(1))
+        rows = g.op("Range", g.op("Squeeze", past), g.op("Squeeze", total), g.const(1))
+        seen = g.op("LessOrEqual", keys, g.op("Unsqueeze", rows, g.const([1])))
+        k = g.op("Concat", f"past_key_values.{i}.key", k, out=[f"present.{i}.key"], axis=2)
+        v = g.op("Concat", f"past_key_values.{i}.value", v, out=[f"present.{i}.value"], axis=2)
+        return g.merge(g.op("Attention", q, k, v, seen, softcap=s.softcap, scale=0.3))
+
     def attention(i: int, x: str) -> str:
         kv = s.kv_heads * s.size
         q, k, v = (g.matmul(x, s.width, n) for n in (s.width, kv, kv))
         q = g.op("RotaryEmbedding", q, cos, sin, "position_ids", num_heads=s.heads)
         k = g.op("RotaryEmbedding", k, cos, sin, "position_ids", num_heads=s.kv_heads)
+        if style == "joined":
+            return joined(i, q, k, v)
         past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
         present = [f"present.{i}.key", f"present.{i}.value"]
         return g.op(
@@ -276,7 +290,45 @@ def _onnx(g: _Graph, style: str):
     return attention
 
 
-_FORMS = {"optimum": (_optimum, 17), "genai": (_microsoft, 17), "onnx": (_onnx, 24)}
+def _multi_head(g: _Graph, style: str):
+    """com.microsoft's MultiHeadAttention, with a mask of its own; as many heads of keys."""
+    s = g.shape
+    length = g.op("Gather", g.op("Shape", "input_ids"), g.const(1))
+    total = g.op("Gather", g.op("Shape", "attention_mask"), g.const(1))
+    rows = g.op("Range", g.op("Sub", total, length), total, g.const(1))
+    keys = g.op("Range", g.const(0), total, g.const(1))
+    later = g.op(
+        "Greater", g.op("Unsqueeze", keys, g.const([0])), g.op("Unsqueeze", rows, g.const([1]))
+    )
+    bias = g.op("Mul", g.op("Cast", later, to=F), g.const(-1e9, np.float32))
+    bias = g.op("Unsqueeze", bias, g.const([0, 1]))
+    biases = g.const(g.rng.standard_normal(3 * s.width), np.float32) if style == "biased" else ""
+
+    def attention(i: int, x: str) -> str:
+        parts = [g.matmul(x, s.width, s.width) for _ in range(3)]
+        past = [f"past_key_values.{i}.key", f"past_key_values.{i}.value"]
+        present = [f"present.{i}.key", f"present.{i}.value"]
+        return g.op(
+            "MultiHeadAttention",
+            *parts,
+            biases,
+            "",
+            bias,
+            *past,
+            out=[f"mixed_{i}", *present],
+            domain="com.microsoft",
+            num_heads=s.heads,
+        )[0]
+
+    return attention
+
+
+_FORMS = {
+    "optimum": (_optimum, 17),
+    "genai": (_microsoft, 17),
+    "multi-head": (_multi_head, 17),
+    "onnx": (_onnx, 24),
+}
 
 
 def export(form: str, style: str = "", shape: Shape = TINY, seed: int = 0) -> onnx.ModelProto:

@@ -43,6 +43,9 @@ CASES = [
     ("genai", "rotary outside", {"softcap": 5.0}),
     ("genai", "", {"window": 4}),
     ("onnx", "", {"softcap": 5.0}),
+    ("onnx", "joined", {"softcap": 5.0}),
+    ("multi-head", "", {"kv_heads": 4}),
+    ("multi-head", "biased", {"kv_heads": 4}),
 ]
 
 
