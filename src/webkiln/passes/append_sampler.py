@@ -146,7 +146,8 @@ def _draw(
     `shape` cuts `allowed` into (members of a group, groups), neighbours in different groups.
 
     A candidate is in the nucleus while those before it are less likely than `top_p` together.
-    Where the candidates hold the nucleus, one of them is drawn; else a member of a drawn group.
+    Where something limits the choice to candidates, one of them is drawn; else a member of a drawn
+    group.
     """
     w, (size, groups) = allowed.writer, shape
     first, second = _key(seed, 0), _key(seed, 1)
@@ -168,8 +169,7 @@ def _draw(
 
     held = weights.reduce("Sum")
     nucleus = by_rank.where(held, in_group.reduce("Sum")) * s.top_p
-    all_held = (s.top_p < 1.0) & (held >= nucleus)
-    few = by_rank | (likely[np.array(CANDIDATES - 1)] < s.min_p) | all_held
+    few = by_rank | (s.top_p < 1.0) | (likely[np.array(CANDIDATES - 1)] < s.min_p)
     before = weights.op("CumSum", np.array(0), exclusive=1)
     in_nucleus = (weights > 0.0) & ((before < nucleus) | (before <= 0.0) | (s.top_p >= 1.0))
 
