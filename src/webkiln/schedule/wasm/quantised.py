@@ -11,7 +11,7 @@ the first-level cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from webkiln.ir.dtypes import F32, I32
@@ -64,7 +64,7 @@ AHEAD = BURST * LINE
 def quantised(compute: Compute) -> Kernel | None:
     """The kernel for a product with quantised matrices; None for all else."""
     q = match_quantised(compute)
-    if q is None or q.block % 16:
+    if q is None or q.block % 16 or len({s.bits for s in q.sums}) > 1:
         return None
     rows = _rows(q)
     if rows is None:
@@ -228,46 +228,59 @@ class _Builder:
             registers.append(register)
         return registers[0], registers[1]
 
-    def _words(self, s: QuantisedSum, panel: Expr, group: Expr, out: list[Stmt]) -> list[Var]:
-        """The words of a group of weights, a register each."""
+    def _words(
+        self, s: QuantisedSum, panel: Expr, group: Expr, out: list[Stmt]
+    ) -> Iterator[tuple[int, Var]]:
+        """The words of a group of weights one by one, each in a register."""
         count = self.staged.group // s.per_word
-        registers = []
         for j in range(count):
             word = self.emit.register(s.words.dtype.vector(PANEL), "word")
             where = simplify(s.words.offset((group * count + j, panel * PANEL)))
             out.append(Declare(word, Read(s.words, where, PANEL)))
-            registers.append(word)
-        return registers
+            yield j, word
 
     def _products(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
     ) -> list[Expr]:
         """Σ a·q over a group, in integers, for each row; as float32."""
-        low = [self.emit.register(INTS, "low") for _ in rows]
-        high = [self.emit.register(INTS, "high") for _ in rows] if s.bits == 8 else low
-        out += [Declare(r, const(0, INTS)) for r in dict.fromkeys([*low, *high])]
-        count = self.staged.group // s.per_word
+        integers = self._bytes if s.bits == 8 else self._nibbles
+        return [cast(total, WIDE) for total in integers(s, panel, group, rows, out)]
+
+    def _nibbles(
+        self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
+    ) -> list[Expr]:
+        """Weights of 4 bits are the 7-bit operand: low nibbles of a word, then the high ones."""
+        totals = [self.emit.register(INTS, "total") for _ in rows]
+        out += [Declare(t, const(0, INTS)) for t in totals]
         mask = const(0x0F0F0F0F, s.words.dtype.vector(PANEL))
-        for j in range(count):
-            word = self.emit.register(s.words.dtype.vector(PANEL), "word")
-            where = simplify(s.words.offset((group * count + j, panel * PANEL)))
-            out.append(Declare(word, Read(s.words, where, PANEL)))
-            nibbles = []
-            for bits in (word, call("shr", word, 4)):
-                nibble = self.emit.register(INTS, "nibbles")
-                out.append(Declare(nibble, bitcast(call("bitand", bits, mask), INTS)))
-                nibbles.append(nibble)
+        for j, word in self._words(s, panel, group, out):
+            for half, bits in enumerate((word, call("shr", word, 4))):
+                four = self.emit.register(INTS, "weights")
+                out.append(Declare(four, bitcast(call("bitand", bits, mask), INTS)))
+                for row, total in zip(rows, totals, strict=True):
+                    a = self.staged.four(row, group, j * s.per_word + 4 * half)
+                    out.append(_add_products(total, splat(a, PANEL), four))
+        return list(totals)
+
+    def _bytes(
+        self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
+    ) -> list[Expr]:
+        """Weights of 8 bits, less 128, are the signed operand; A's positive and negative elements
+        the 7-bit ones. Σ a·128 is where the sum begins.
+        """
+        signs = [[self.emit.register(INTS, n) for _ in rows] for n in ("plus", "minus")]
+        for row, plus, minus in zip(rows, *signs, strict=True):
+            out.append(Declare(plus, splat(self.staged.sum(row, group), PANEL)))
+            out.append(Declare(minus, const(0, INTS)))
+        middle = const(0x80808080, s.words.dtype.vector(PANEL))
+        for j, word in self._words(s, panel, group, out):
+            four = self.emit.register(INTS, "weights")
+            out.append(Declare(four, bitcast(call("bitxor", word, middle), INTS)))
             for i, row in enumerate(rows):
-                first = self.staged.four(row, group, j * s.per_word)
-                second = first if s.bits == 8 else self.staged.four(row, group, j * 8 + 4)
-                for total, a, nibble in (
-                    (low[i], first, nibbles[0]),
-                    (high[i], second, nibbles[1]),
-                ):
-                    out.append(Assign(total, call("dot4", splat(a, PANEL), nibble, total)))
-        if s.bits == 4:
-            return [cast(r, WIDE) for r in low]
-        return [cast(l + call("shl", h, _ints(4)), WIDE) for l, h in zip(low, high, strict=True)]
+                for sign, totals in enumerate(signs):
+                    a = self.staged.four(row, group, j * s.per_word, sign)
+                    out.append(_add_products(totals[i], four, splat(a, PANEL)))
+        return [plus - minus for plus, minus in zip(*signs, strict=True)]
 
     def _exact(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
@@ -276,7 +289,7 @@ class _Builder:
         sums = [self.emit.register(WIDE, "sum") for _ in rows]
         out += [Declare(r, const(0, WIDE)) for r in sums]
         mask = const((1 << s.bits) - 1, s.words.dtype.vector(PANEL))
-        for j, word in enumerate(self._words(s, panel, group, out)):
+        for j, word in self._words(s, panel, group, out):
             for i in range(s.per_word):
                 shift = 8 * i if s.bits == 8 else i % 4 * 8 + i // 4 * 4
                 moved: Expr = word if shift == 0 else call("shr", word, shift)
@@ -309,6 +322,11 @@ class _Builder:
             simplify(substitute(value, at)),
             None if whole else simplify(extent - column),
         )
+
+
+def _add_products(total: Var, signed: Expr, small: Expr) -> Assign:
+    """Plus products of bytes, `small` ones below 128."""
+    return Assign(total, call("dot4", signed, small, total))
 
 
 def _ints(value: int) -> Expr:

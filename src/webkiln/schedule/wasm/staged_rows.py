@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import F32, I8, I32
+from webkiln.ir.dtypes import F32, I8, I32, DType
 from webkiln.ir.expr import (
+    Const,
     Expr,
     Op,
     Read,
@@ -18,6 +19,7 @@ from webkiln.ir.expr import (
     cast,
     compare,
     const,
+    maximum,
     select,
     splat,
     substitute,
@@ -42,6 +44,9 @@ SHIFT = 2.0**60
 class StagedRows:
     """`count` rows of `q`'s A: as int8 with a scale and a sum a group where `q` is coarse, else as
     float32 with the sum.
+
+    Beside weights of 8 bits, which take the signed operand of a dot product, the int8 are split
+    into what is positive and what is negative, 7 bits each.
     """
 
     q: QuantisedProduct
@@ -63,29 +68,51 @@ class StagedRows:
         return self.q.depth // self.group
 
     @property
+    def split(self) -> bool:
+        """Whether positive and negative elements are apart."""
+        return self.q.coarse and self.q.sums[0].bits == 8
+
+    @property
     def bytes(self) -> int:
         """Memory of the task."""
-        factors = 2 if self.q.coarse else 1
-        return self.count * (self.q.depth * self.elements.dtype.bytes + self.groups * factors * 4)
+        buffers = self.elements, self.scales, *((self.sums,) if self.split else ())
+        sizes = ((b.size, b.dtype.bytes) for b in buffers)
+        return sum(int(n.value) * width for n, width in sizes if isinstance(n, Const))
 
     @cached_property
     def elements(self) -> Buffer:
-        """[rows, depth]."""
+        """[rows, depth]; [rows, 2, depth] where split, positive ones first."""
         kind = I8 if self.q.coarse else F32
-        return Buffer("elements", kind, (self.count, self.q.depth), "workgroup")  # type: ignore[arg-type]
+        return self._memory("elements", kind, *((2,) if self.split else ()), self.q.depth)
 
     @cached_property
     def scales(self) -> Buffer:
         """[rows, groups, 2]: scale, and scale times the sum; without scales the sums alone."""
-        last = 2 if self.q.coarse else 1
-        return Buffer("factors", F32, (self.count, self.groups, last), "workgroup")  # type: ignore[arg-type]
+        return self._memory("factors", F32, self.groups, 2 if self.q.coarse else 1)
+
+    @cached_property
+    def sums(self) -> Buffer:
+        """[rows, groups]: 128 times the sum of the int8, where split."""
+        return self._memory("sums", I32, self.groups)
+
+    def _memory(self, name: str, dtype: DType, *shape: int) -> Buffer:
+        extents = tuple(const(n, I32) for n in (self.count, *shape))
+        return Buffer(name, dtype, extents, "workgroup")
 
     # reading --------------------------------------------------------------------------------------
 
-    def four(self, row: Expr, group: Expr, at: int) -> Expr:
-        """Four elements from the group's `at`-th on, as the bytes of an int32."""
-        where = simplify(self.elements.offset((row, group * self.group + at)))
+    def four(self, row: Expr, group: Expr, at: int, sign: int = 0) -> Expr:
+        """Four elements from the group's `at`-th on, as the bytes of an int32.
+
+        Where split, those of `sign` 0 (positive) or 1 (negative).
+        """
+        which = (const(sign, I32),) if self.split else ()
+        where = simplify(self.elements.offset((row, *which, group * self.group + at)))
         return bitcast(Read(self.elements, where, 4), I32)
+
+    def sum(self, row: Expr, group: Expr) -> Expr:
+        """128 times the sum of the group's int8, where split."""
+        return Read(self.sums, simplify(self.sums.offset((row, group))))
 
     def one(self, row: Expr, group: Expr, at: int) -> Expr:
         """The group's `at`-th element."""
@@ -172,17 +199,30 @@ class StagedRows:
         out.append(Declare(inverse, select(some, 127.0 / top, const(0, F32))))
         out.append(Declare(scale, top * (SHIFT / 127)))
         codes = []
-        where = simplify(self.elements.offset((place, group * self.group)))
         for p, x in enumerate(parts):
             code = emit.register(F32.vector(LANES), "code")
             out.append(Declare(code, call("round", x * splat(inverse, LANES))))
             codes.append(code)
-            stored = cast(code, I8.vector(LANES))
-            out.append(Store(self.elements, simplify(where + p * LANES), stored))
+            out += self._store_codes(code, place, group * self.group + p * LANES)
         at = self.scales.offset((place, group, 0))
+        total = emit.register(F32, "total")
+        out.append(Declare(total, _fold("add", codes)))
         out.append(Store(self.scales, simplify(at), scale))
-        out.append(Store(self.scales, simplify(at + 1), scale * _fold("add", codes)))
+        out.append(Store(self.scales, simplify(at + 1), scale * total))
+        if self.split:
+            where = simplify(self.sums.offset((place, group)))
+            out.append(Store(self.sums, where, cast(total * 128.0, I32)))
         return out
+
+    def _store_codes(self, code: Var, place: Expr, at: Expr) -> list[Stmt]:
+        bytes_ = I8.vector(LANES)
+        if not self.split:
+            where = simplify(self.elements.offset((place, at)))
+            return [Store(self.elements, where, cast(code, bytes_))]
+        halves = (maximum(code, 0.0), maximum(-code, 0.0))
+        places = (simplify(self.elements.offset((place, sign, at))) for sign in (0, 1))
+        pairs = zip(places, halves, strict=True)
+        return [Store(self.elements, where, cast(half, bytes_)) for where, half in pairs]
 
 
 def _fold(combine: str, parts: list[Expr] | list[Var]) -> Expr:
