@@ -21,6 +21,8 @@ const script = (globalThis.script = {
   failAfter: Infinity, // tokens, then `error`
   error: undefined,
   finish: "stop",
+  keptBytes: 0, // of weights on the device
+  storage: { state: "kept", bytes: 0, reason: "" },
   ...globalThis.script,
 });
 const requests = (globalThis.requests = []);
@@ -49,6 +51,15 @@ export async function pipeline(url, { device, signal, onProgress } = {}) {
   return new Llm(device);
 }
 
+export function storage() {
+  return {
+    bytes: async () => script.keptBytes,
+    persisted: () => navigator.storage.persisted(),
+    persist: () => navigator.storage.persist(),
+    clear: async () => void (script.keptBytes = 0),
+  };
+}
+
 class Llm {
   constructor(device) {
     const gpu = device === "webgpu";
@@ -60,6 +71,7 @@ class Llm {
         ? { type: "webgpu", description: "Apple M2", threads: 1 }
         : { type: "wasm", description: "WebAssembly × 2 threads, SIMD relaxed", threads: 2 },
       fallbacks: [], timings: {}, comparing: false, weightBytes: TOTAL,
+      storage: script.storage,
       selfTest: async () => [{ sample: 0, output: "logits", maxAbsError: 1e-5, maxRelError: 1e-5, ok: true }],
     };
     this.chat = { completions: { create: async (request) => this.stream(request) } };

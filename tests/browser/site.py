@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,7 +29,7 @@ class Site:
     """Serves `folder` below /some/path/; `isolated` adds the COOP and COEP headers.
 
     `faults` maps the end of a path to what is done instead of serving it; `seen` has every request
-    as (path, Range header).
+    as (path, Range header), `sent` the bytes of bodies by path. Entity tags are hashes.
     """
 
     def __init__(self, folder: Path, *, isolated: bool, policy: str = POLICY) -> None:
@@ -36,6 +38,7 @@ class Site:
         self.isolated = isolated
         self.faults: dict[str, Callable[[Handler, bytes], None]] = {}
         self.seen: list[tuple[str, str | None]] = []
+        self.sent: Counter[str] = Counter()
         handler = type("BoundHandler", (Handler,), {"site": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -84,18 +87,25 @@ class Handler(BaseHTTPRequestHandler):
         return file.read_bytes() if path != name and file.is_file() else None
 
     def send_file(self, data: bytes) -> None:
-        """The whole file, or the part that the request's Range asks for."""
+        """The whole file, or the part that the request's Range asks for, bound by its If-Range."""
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
-        if not match:
-            return self.send(200, data)
+        tag = etag(data)
+        if not match or self.headers.get("If-Range", tag) != tag:
+            return self.send(200, data, {"ETag": tag})
         start = int(match[1])
         span = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return self.send(206, data[start:], {"Content-Range": span})
+        return self.send(206, data[start:], {"Content-Range": span, "ETag": tag})
 
     def send(self, status: int, data: bytes, extra: dict[str, str] | None = None) -> None:
         """A response with the headers that every one has."""
         self.head(status, len(data), extra)
+        self.body(data)
+
+    def body(self, data: bytes) -> None:
+        """Some bytes of the body, at once."""
+        self.site.sent[self.path.split("?")[0].rsplit("/")[-1]] += len(data)
         self.wfile.write(data)
+        self.wfile.flush()
 
     def head(self, status: int, length: int, extra: dict[str, str] | None = None) -> None:
         """The response's head alone."""
@@ -116,6 +126,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
+
+
+def etag(data: bytes) -> str:
+    """A strong entity tag."""
+    return f'"{hashlib.sha256(data).hexdigest()[:16]}"'
 
 
 def missing(handler: Handler, data: bytes) -> None:
@@ -148,16 +163,14 @@ def once(
 
 def broken_off(handler: Handler, data: bytes) -> None:
     """Half of the bytes promised, then the connection ends."""
-    handler.head(200, len(data))
-    handler.wfile.write(data[: len(data) // 2])
-    handler.wfile.flush()
+    handler.head(200, len(data), {"ETag": etag(data)})
+    handler.body(data[: len(data) // 2])
     time.sleep(0.2)  # lets the browser hand those bytes to the page before it sees the end
     handler.close_connection = True
 
 
 def slow(handler: Handler, data: bytes) -> None:
     """Never comes to an end worth waiting for."""
-    handler.head(200, len(data))
-    handler.wfile.write(data[:100])
-    handler.wfile.flush()
+    handler.head(200, len(data), {"ETag": etag(data)})
+    handler.body(data[:100])
     time.sleep(20)

@@ -183,27 +183,19 @@ class TestSettings:
         assert "temperature" not in requests(page)[0]
 
     def test_no_room_for_the_model_is_explained(self, chat):
-        page = chat()
-        page.evaluate("navigator.storage.estimate = async () => ({quota: 5e7, usage: 2e7})")
-        notice = page.locator("#notice")
-        expect(notice).to_contain_text("no room to keep the model", timeout=15_000)
-        expect(notice).to_contain_text(re.compile(r"needs 98\.4\sMB more"))
-        expect(notice).to_contain_text(re.compile(r"30\.0\sMB left"))
+        reason = "There is no room for 98.4 MB. Free some space."
+        page = chat({"storage": {"state": "full", "bytes": 0, "reason": reason}})
+        expect(page.locator("#notice")).to_contain_text(reason, timeout=15_000)
 
     def test_the_downloaded_model_can_be_deleted(self, chat):
-        page = chat()
-        name = "webkiln /model/"
-        page.evaluate(
-            f"caches.open({name!r})"
-            ".then((cache) => cache.put('model/a.bin', new Response('x'.repeat(5e6))))"
-        )
+        page = chat({"keptBytes": 5e6})
         page.get_by_role("button", name="Settings").click()
         expect(page.locator("#stored-model")).to_have_text(re.compile(r"5\.0\sMB"))
         page.get_by_role("button", name="Delete downloaded model").click()
         page.get_by_role("button", name="Delete", exact=True).click()
         expect(page.locator("#stored-note")).to_contain_text("Deleted. The model goes on working")
         expect(page.locator("#stored-model")).to_have_text("not kept")
-        assert not page.evaluate(f"caches.has({name!r})")
+        assert page.evaluate("script.keptBytes") == 0
 
 
 class TestOnAPhone:

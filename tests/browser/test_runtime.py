@@ -285,46 +285,6 @@ def test_insecure_page_runs_on_wasm(page: Page, site: Site) -> None:
     assert "WebGPU can't be used" in result["fallbacks"][0]
 
 
-# Until the runtime's cache, which it writes when nobody waits, holds what the test says.
-KEPT = """
-  const kept = async (test) => {
-    for (;;) {
-      const cache = await caches.open("webkiln /some/path/model/");
-      const names = (await cache.keys()).map(({ url }) => url.slice(url.lastIndexOf("/") + 1));
-      if (test(names)) return;
-      await new Promise((done) => setTimeout(done, 50));
-    }
-  };
-  const model = await load("./model/", { device: "wasm" });
-"""
-
-
-def test_second_visit_takes_weights_from_the_cache(page: Page, site: Site) -> None:
-    run(page, KEPT + "await kept(({ length }) => length === 3); await model.dispose();")
-    site.seen.clear()
-    check_run(run(page, LOAD_AND_RUN, device="wasm"))
-    assert {path.rsplit("/")[-1] for path, _ in site.seen if path.endswith(".bin")} <= {
-        "golden.bin"
-    }
-
-
-def test_a_spoiled_cache_is_not_trusted(
-    page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]
-) -> None:
-    name = shard(bundle, 1)
-    page.evaluate(
-        """async (url) => {
-          const cache = await caches.open("webkiln /some/path/model/");
-          await cache.put(url, new Response(new Uint8Array(65536)));
-          await cache.put("./old.bin", new Response("a shard of an earlier build"));
-        }""",
-        f"{page.url}model/{name}",
-    )
-    run(page, KEPT + "await kept((names) => !names.includes('old.bin')); await model.dispose();")
-    assert len(site.requests(name)) == 1
-    check_run(run(page, LOAD_AND_RUN, device="wasm"))
-
-
 def test_abort_while_loading(page: Page, site: Site, bundle: tuple[Path, dict[str, Any]]) -> None:
     site.faults[shard(bundle, 0)] = slow
     error = run(

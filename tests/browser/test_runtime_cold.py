@@ -82,8 +82,9 @@ def test_a_second_visit_downloads_no_weights(open_page: Any, site: Site) -> None
     first_result(page)
     page.evaluate(
         """async () => {
-          const cache = await caches.open("webkiln /some/path/model/");
-          while ((await cache.keys()).length < 3) await new Promise((done) => setTimeout(done, 50));
+          const { storage } = await import("./webkiln.js");
+          const kept = storage("./model/");
+          while ((await kept.bytes()) < 196608) await new Promise((done) => setTimeout(done, 50));
         }"""
     )
     site.seen.clear()

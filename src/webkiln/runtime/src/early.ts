@@ -1,7 +1,10 @@
 /** Shards that the page began to download before the plan was known; see early.js. */
 import type { EarlyPart } from "./protocol.js";
 
-type Arriving = ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
+interface Arriving {
+  readonly response: Response;
+  readonly stream: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>;
+}
 
 /** What is still on its way, and what nobody took yet; both by file name, a shard's hash. */
 const arriving = new Map<string, Arriving>();
@@ -9,21 +12,26 @@ const untaken = new Map<string, Response>();
 
 export function expect(files: readonly string[]): void {
   for (const file of files) {
-    const stream = new ReadableStream<Uint8Array<ArrayBuffer>>({
-      start: (controller) => void arriving.set(file, controller),
+    let stream: Arriving["stream"];
+    const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
+      start: (controller) => void (stream = controller),
       cancel: () => void arriving.delete(file),
     });
     // With a length, as downloads have one: an end that comes too soon is then the file's own.
-    untaken.set(file, new Response(stream, { headers: { "content-length": "0" } }));
+    const response = new Response(body, { headers: { "content-length": "0" } });
+    arriving.set(file, { response, stream: stream! });
+    untaken.set(file, response);
   }
 }
 
 export function receive(part: EarlyPart): void {
-  const stream = arriving.get(part.file);
-  if ("bytes" in part) return stream?.enqueue(part.bytes);
+  const found = arriving.get(part.file);
+  if ("etag" in part) return found?.response.headers.set("etag", part.etag ?? "");
+  if ("bytes" in part) return found?.stream.enqueue(part.bytes);
   arriving.delete(part.file);
-  if (part.end) stream?.close();
-  else stream?.error(new Error("the page's download broke"));
+  // An error would take along what nobody has read yet.
+  if (!part.end) found?.response.headers.delete("content-length");
+  found?.stream.close();
 }
 
 /** The download of a shard as if it were begun here, if the page began it; once. */

@@ -6,7 +6,7 @@ import { faster, measure, median, patience, type Verdict } from "./compare.js";
 import { reason, type Engine, type WeightSource } from "./engine.js";
 import { WebkilnError, type WebkilnErrorCode } from "./errors.js";
 import { identify, requestAdapter } from "./gpu-device.js";
-import type { ModelState, Timings } from "./model.js";
+import type { ModelState, Timings, WeightStorage } from "./model.js";
 import type { FromWorker, Loaded, LoadRequest, RunInputs } from "./protocol.js";
 import { streamWeights } from "./shards.js";
 import { openWasm, type WasmEngine } from "./wasm.js";
@@ -258,13 +258,14 @@ export class Host {
       let loaded = 0;
       let last = -Infinity;
       report("weights", loaded);
-      const count = (bytes: number): void => {
+      const onBytes = (bytes: number): void => {
         loaded += bytes;
         if (performance.now() - last < INTERVAL) return;
         last = performance.now();
         report("weights", loaded);
       };
-      await streamWeights(plan.weights, this.base, sink, count, signal);
+      const onStorage = (storage: WeightStorage): void => this.post({ storage });
+      await streamWeights(plan.weights, this.base, sink, { onBytes, onStorage }, signal);
       report("compile", total);
     };
   }

@@ -16,6 +16,7 @@ export type {
   RunOptions,
   StepProfile,
   Timings,
+  WeightStorage,
 } from "./model.js";
 export { pipeline } from "./pipeline.js";
 export type { Dim } from "./plan.js";
@@ -41,6 +42,8 @@ export type {
   TokenLogprob,
   Usage,
 } from "./tasks/generation/types.js";
+export { storage } from "./storage.js";
+export type { BundleStorage } from "./storage.js";
 export type { Pipeline, TaskConfig, TaskFactory, TaskModule } from "./tasks/task.js";
 export { Tensor } from "./tensor.js";
 export type { DType, TensorData, TensorSource } from "./tensor.js";

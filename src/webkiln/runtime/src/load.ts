@@ -76,7 +76,7 @@ async function open(
   const plan = readPlan(parse(text, address));
   const hash = fingerprint(text);
   const base = new URL(".", address);
-  const model = new RemoteModel(plan, goldenReader(base, hash), link);
+  const model = new RemoteModel(plan, goldenReader(base, hash), link, options.onStorage);
   const load = loadOn(model, plan, base, hash, options, link);
   load.catch(() => undefined); // the worker may have failed meanwhile, and nobody waits
   return { model, load };
@@ -132,18 +132,24 @@ function takeEarly(address: URL): EarlyStart | undefined {
 
 /** Where plan.json is. @throws WebkilnError "file-protocol", "option-invalid". */
 export function planAddress(url: string | URL): URL {
-  let address: URL;
-  try {
-    address = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
-  } catch {
-    throw new WebkilnError("option-invalid", `Not an address: ${String(url)}.`);
-  }
+  const address = resolveAddress(url);
   if (address.protocol === "file:") {
     throw new WebkilnError(
       "file-protocol",
       "A model can't be loaded over file://, where browsers forbid fetch and workers.",
       'Serve the folder instead: "webkiln serve DIR", or any static server.',
     );
+  }
+  return address;
+}
+
+/** Where plan.json would be, be it reachable or not. @throws WebkilnError "option-invalid". */
+export function resolveAddress(url: string | URL): URL {
+  let address: URL;
+  try {
+    address = new URL(url, globalThis.document?.baseURI ?? globalThis.location?.href);
+  } catch {
+    throw new WebkilnError("option-invalid", `Not an address: ${String(url)}.`);
   }
   if (!address.pathname.endsWith(".json")) {
     if (!address.pathname.endsWith("/")) address.pathname += "/";

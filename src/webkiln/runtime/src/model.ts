@@ -25,6 +25,19 @@ export interface Progress {
   readonly total: number;
 }
 
+/** Whether the weights stay on the device, so that the next visit needs no download. */
+export interface WeightStorage {
+  /**
+   * "pending": they are being written, after loading. "kept": all of them are here. "full": the
+   * browser has no room for all of them. "unavailable": it keeps nothing for this page.
+   */
+  readonly state: "pending" | "kept" | "full" | "unavailable";
+  /** Bytes of the shards that are here. */
+  readonly bytes: number;
+  /** For people: why they are not kept and what to do. Empty unless "full" or "unavailable". */
+  readonly reason: string;
+}
+
 /** Options of `load` and `pipeline`. */
 export interface LoadOptions {
   /** Default "auto". */
@@ -40,6 +53,8 @@ export interface LoadOptions {
    * change.
    */
   readonly onDevice?: (model: Model) => void;
+  /** Called once it is clear whether the weights stay on the device, mostly after loading. */
+  readonly onStorage?: (storage: WeightStorage) => void;
   /** Aborting rejects with code "aborted" and frees everything. */
   readonly signal?: AbortSignal;
 }
@@ -128,6 +143,8 @@ export interface Model extends ModelState {
   readonly task: { readonly name: string; readonly [setting: string]: unknown };
   /** Bytes of weights. */
   readonly weightBytes: number;
+  /** Whether they stay on the device. */
+  readonly storage: WeightStorage;
 
   /**
    * Runs the model once.

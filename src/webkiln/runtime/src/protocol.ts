@@ -2,7 +2,7 @@
 import type { Verdict } from "./compare.js";
 import type { PlainError } from "./errors.js";
 import type { Dims } from "./expression.js";
-import type { DeviceOption, ModelState, Progress } from "./model.js";
+import type { DeviceOption, ModelState, Progress, WeightStorage } from "./model.js";
 import type { Plan } from "./plan.js";
 
 /** One run: inputs as bytes in storage types, in the program's order; outputs by index. */
@@ -44,6 +44,7 @@ export type Request = LoadRequest | RunRequest | ProfileRequest | CompareRequest
  * early.js. It may end before it is whole.
  */
 export type EarlyPart =
+  | { readonly file: string; readonly etag: string | null }
   | { readonly file: string; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly file: string; readonly end: boolean };
 
@@ -71,9 +72,10 @@ export interface Replies {
   readonly compare: Verdict | undefined;
 }
 
-/** From the worker: an answer, progress of loading, or news of where the model runs. */
+/** From the worker: an answer, progress of loading, or news of where the model runs or is kept. */
 export type FromWorker =
   | { readonly id: number; readonly value: Replies[keyof Replies] }
   | { readonly id: number; readonly error: PlainError }
   | { readonly progress: Progress }
-  | { readonly state: ModelState };
+  | { readonly state: ModelState }
+  | { readonly storage: WeightStorage };

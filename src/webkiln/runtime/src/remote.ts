@@ -12,6 +12,7 @@ import type {
   Progress,
   RunOptions,
   StepProfile,
+  WeightStorage,
 } from "./model.js";
 import { resolve, type Plan, type PlanProgram } from "./plan.js";
 import type { FromWorker, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
@@ -38,6 +39,7 @@ function workerFailed(why: string): WebkilnError {
 export class Link {
   onProgress: ((progress: Progress) => void) | undefined;
   onState: ((state: ModelState) => void) | undefined;
+  onStorage: ((storage: WeightStorage) => void) | undefined;
   private readonly worker: Worker;
   private readonly waiting = new Map<number, Waiting>();
   private next = 0;
@@ -106,6 +108,7 @@ export class Link {
   private receive(message: FromWorker): void {
     if ("progress" in message) return this.onProgress?.(message.progress);
     if ("state" in message) return this.onState?.(message.state);
+    if ("storage" in message) return this.onStorage?.(message.storage);
     const waiting = this.waiting.get(message.id);
     this.waiting.delete(message.id);
     if ("error" in message) waiting?.reject(fromPlain(message.error));
@@ -155,6 +158,7 @@ export class RemoteModel implements Model {
   fallbacks!: ModelState["fallbacks"];
   timings!: ModelState["timings"];
   comparing!: ModelState["comparing"];
+  storage: WeightStorage = { state: "pending", bytes: 0, reason: "" };
   private compare: ((first?: RunInputs) => void) | undefined;
   private idle: ReturnType<typeof setTimeout> | undefined;
 
@@ -162,7 +166,13 @@ export class RemoteModel implements Model {
     private readonly plan: Plan,
     private readonly golden: GoldenFile,
     private readonly link: Link,
-  ) {}
+    onStorage: LoadOptions["onStorage"],
+  ) {
+    link.onStorage = (storage) => {
+      this.storage = storage;
+      onStorage?.(storage);
+    };
+  }
 
   loaded(state: ModelState, onDevice: LoadOptions["onDevice"]): void {
     Object.assign(this, state);
@@ -272,7 +282,7 @@ export class RemoteModel implements Model {
 
   async dispose(): Promise<void> {
     clearTimeout(this.idle);
-    this.compare = this.link.onState = undefined;
+    this.compare = this.link.onState = this.link.onStorage = undefined;
     this.link.close(new WebkilnError("disposed", "The model was disposed.", "Load it again."));
   }
 }

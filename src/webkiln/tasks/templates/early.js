@@ -13,7 +13,7 @@ if (location.protocol !== "file:") {
     const plan = fetch(url, { cache: "no-cache" });
     plan.catch(() => undefined);
     const shards = {{shards}};
-    // A second visit finds them in the runtime's cache; to look there first would take too long.
+    // A second visit finds them on the device, all or in part; to look there first takes too long.
     const mark = `webkiln early ${url}`;
     let visited = false;
     try {
@@ -23,16 +23,25 @@ if (location.protocol !== "file:") {
     }
     const early = visited ? [] : shards;
     worker.postMessage({ early });
+    const remember = () => {
+      visited = true;
+      try {
+        localStorage.setItem(mark, shards[0]);
+      } catch (error) {
+        // As above.
+      }
+    };
     const bring = async (file) => {
       try {
         const response = await fetch(new URL(file, url), { signal });
         if (!response.ok) throw response.status;
+        worker.postMessage({ file, etag: response.headers.get("etag") });
         const reader = response.body.getReader();
         for (let part = await reader.read(); !part.done; part = await reader.read()) {
+          if (!visited) remember();
           worker.postMessage({ file, bytes: part.value }, [part.value.buffer]);
         }
         worker.postMessage({ file, end: true });
-        localStorage.setItem(mark, shards[0]);
       } catch (error) {
         worker.postMessage({ file, end: false }); // it verifies, and asks again for what is missing
       }

@@ -148,7 +148,7 @@ class Runner<Input, Output> implements Shell<Input> {
     }
     byId("fact-run").textContent = formatTime(median(times));
     byId("fact-run-note").textContent = `of the model, median of ${times.length}`;
-    void workOffline(byId("fact-download-note"));
+    void workOffline(byId("fact-download-note"), pipeline.model);
   }
 
   private showFirst(note: string): void {

@@ -1,4 +1,5 @@
 /** What the page asks of the browser around it: the theme, installing, working offline. */
+import type { Model } from "../index.js";
 
 /** Switches light and dark and remembers it; until then the system's choice holds. */
 export function themeButton(button: HTMLElement): void {
@@ -36,17 +37,40 @@ export function offerInstall(button: HTMLElement): void {
   addEventListener("appinstalled", () => (button.hidden = true));
 }
 
+// How often to look whether the weights are written, and how long. In ms.
+const LOOK_EVERY = 200;
+const LOOK_FOR = 60_000;
+
 /**
- * Registers the service worker, which keeps the folder for use without a network. Late, so that it
- * takes no bandwidth from the first result; the browser's own cache spares a second download.
+ * Registers the service worker, which keeps the folder for use without a network, and says whether
+ * the whole app is on the device. Late, so that it takes no bandwidth from the first result; the
+ * browser's own cache spares a second download.
  */
-export async function workOffline(note: HTMLElement): Promise<void> {
-  if (!("serviceWorker" in navigator)) return;
+export async function workOffline(note: HTMLElement, model: Model): Promise<void> {
+  const registered = registerWorker();
+  for (let ms = 0; model.storage.state === "pending" && ms < LOOK_FOR; ms += LOOK_EVERY) {
+    await new Promise((done) => setTimeout(done, LOOK_EVERY));
+  }
+  const { state, reason } = model.storage;
+  if (reason) {
+    const why = state === "full" ? "no room on this device" : "this browser keeps nothing";
+    note.textContent = `model weights, not kept: ${why}`;
+    note.title = reason;
+  } else if (state === "kept" && (await registered)) {
+    note.textContent = "model weights, kept for use offline";
+  }
+}
+
+/**
+ * False in some private windows. Where there is no room for its files it never is ready; the page
+ * works all the same.
+ */
+async function registerWorker(): Promise<boolean> {
   try {
     await navigator.serviceWorker.register("sw.js");
     await navigator.serviceWorker.ready;
-    note.textContent = "model weights, kept for use offline";
+    return true;
   } catch {
-    // A private window, or no room. The page works all the same.
+    return false;
   }
 }

@@ -2,14 +2,14 @@
 import type { DeviceOption, Model } from "../index.js";
 import { Chat } from "./chat/chat.js";
 import { notice } from "./chat/notice.js";
-import { askToKeep, StorageView, whyNotKept } from "./chat/storage.js";
+import { askToKeep, StorageView } from "./chat/storage.js";
 import { Store } from "./chat/store.js";
 import { fitKeyboard } from "./chat/viewport.js";
 import { byId, make, samples } from "./page.js";
 import { selfTest } from "./status.js";
 import { offerInstall, themeButton, workOffline } from "./system.js";
 
-// The runtime has written what it downloaded to its cache by then. In ms.
+// The runtime has written what it downloaded to the device by then. In ms.
 const WRITTEN_AFTER = 8000;
 
 let offline = false;
@@ -19,9 +19,8 @@ function prepareOffline(model: Model): void {
   if (offline) return;
   offline = true;
   setTimeout(async () => {
-    await workOffline(byId("fact-download-note"));
-    const reason = await whyNotKept(model);
-    if (reason) notice(reason, {}, true);
+    await workOffline(byId("fact-download-note"), model);
+    if (model.storage.reason) notice(model.storage.reason, {}, true);
   }, WRITTEN_AFTER);
 }
 

@@ -1,5 +1,5 @@
 /** What this page keeps on the device: how much it is, whether it lasts, and how it goes. */
-import type { Model } from "../../index.js";
+import { storage } from "../../index.js";
 import { byId, formatBytes, make } from "../page.js";
 import { announce } from "./announce.js";
 import { toMarkdown, type Conversation } from "./conversation.js";
@@ -7,23 +7,10 @@ import { confirm } from "./notice.js";
 import type { Store } from "./store.js";
 
 const HERE = new URL("./", document.baseURI);
-// The runtime keeps weights in a cache of this name, the service worker the rest in others.
-const WEIGHTS = `webkiln ${new URL("model/", HERE).pathname}`;
+// What the runtime keeps; the service worker keeps the rest, in caches of these names.
+const WEIGHTS = storage(new URL("model/", HERE));
 const FILES = `webkiln ${HERE.href} `;
 const ASKED = `webkiln persist ${HERE.pathname}`;
-
-/** Bytes of weights in the runtime's cache; undefined where there are no caches. */
-async function keptWeights(): Promise<number | undefined> {
-  try {
-    if (!(await caches.has(WEIGHTS))) return 0;
-    const cache = await caches.open(WEIGHTS);
-    const responses = await Promise.all((await cache.keys()).map((request) => cache.match(request)));
-    const sizes = await Promise.all(responses.map(async (one) => (await one?.blob())?.size ?? 0));
-    return sizes.reduce((sum, size) => sum + size, 0);
-  } catch {
-    return undefined;
-  }
-}
 
 /**
  * Asks the browser to keep what is stored when the disk gets full. Some ask the person, so it is
@@ -31,24 +18,12 @@ async function keptWeights(): Promise<number | undefined> {
  */
 export async function askToKeep(): Promise<void> {
   try {
-    if (localStorage.getItem(ASKED) || (await navigator.storage.persisted())) return;
+    if (localStorage.getItem(ASKED) || (await WEIGHTS.persisted())) return;
     localStorage.setItem(ASKED, "asked");
-    await navigator.storage.persist();
+    await WEIGHTS.persist();
   } catch {
     // Not in this browser, or storage is forbidden.
   }
-}
-
-/** Why the next visit would have to download the model again, once it is loaded; else undefined. */
-export async function whyNotKept(model: Model): Promise<string | undefined> {
-  const kept = await keptWeights();
-  if (kept === undefined || kept >= model.weightBytes) return undefined;
-  const { quota, usage } = await estimate();
-  const missing = model.weightBytes - kept;
-  if (quota === undefined || usage === undefined || quota - usage > missing) return undefined;
-  return `There is no room to keep the model on this device: it needs ${formatBytes(missing)} more, `
-    + `and the browser has ${formatBytes(Math.max(0, quota - usage))} left for this site. `
-    + "It works, but the next visit downloads it again. Free some space, or leave the private window.";
 }
 
 async function estimate(): Promise<StorageEstimate> {
@@ -85,8 +60,7 @@ export class StorageView {
   /** Looks anew; called whenever the settings open. */
   async show(): Promise<void> {
     const [weights, { quota, usage }, conversations, lasting] = await Promise.all([
-      keptWeights(), estimate(), this.stored.store.list(),
-      navigator.storage?.persisted?.().catch(() => false),
+      WEIGHTS.bytes(), estimate(), this.stored.store.list(), WEIGHTS.persisted(),
     ]);
     byId("stored-model").textContent = weights ? formatBytes(weights) : "not kept";
     byId<HTMLButtonElement>("delete-model").disabled = !weights;
@@ -98,7 +72,7 @@ export class StorageView {
       quota !== undefined && usage !== undefined ? formatBytes(Math.max(0, quota - usage)) : "unknown";
     byId("stored-kept").textContent =
       lasting ? "until you delete it" : "until the device runs out of space";
-    byId("keep").hidden = lasting !== false;
+    byId("keep").hidden = lasting || !navigator.storage;
   }
 
   private sizeOf(conversations: readonly Conversation[]): string {
@@ -110,7 +84,7 @@ export class StorageView {
   }
 
   private async keep(): Promise<void> {
-    const kept = await navigator.storage.persist().catch(() => false);
+    const kept = await WEIGHTS.persist();
     this.note.textContent = kept
       ? "The browser keeps it until you delete it."
       : "The browser declined. Many do so until a page is bookmarked, installed or used often.";
@@ -118,7 +92,7 @@ export class StorageView {
   }
 
   private async deleteModel(): Promise<void> {
-    const bytes = await keptWeights();
+    const bytes = await WEIGHTS.bytes();
     const again = bytes ? `The next visit downloads ${formatBytes(bytes)} again, and needs a network.` : "";
     if (!(await confirm("Delete the downloaded model?", `${again} Your conversations stay.`, "Delete"))) return;
     await forgetModel();
@@ -143,16 +117,10 @@ export class StorageView {
   }
 }
 
-/** Everything of the model: weights, the files that the service worker keeps, and notes of both. */
+/** Everything of the model: weights, and the files that the service worker keeps. */
 async function forgetModel(): Promise<void> {
   const registration = await navigator.serviceWorker?.getRegistration().catch(() => undefined);
   if (registration?.scope === HERE.href) await registration.unregister();
-  const names = await caches.keys();
-  const own = names.filter((name) => name === WEIGHTS || name.startsWith(FILES));
-  await Promise.all(own.map((name) => caches.delete(name)));
-  try {
-    localStorage.removeItem(`webkiln early ${new URL("model/plan.json", HERE).href}`);
-  } catch {
-    // Forbidden, so nothing was written.
-  }
+  const own = (await caches.keys()).filter((name) => name.startsWith(FILES));
+  await Promise.all([WEIGHTS.clear(), ...own.map((name) => caches.delete(name))]);
 }
