@@ -16,7 +16,9 @@ EXTENT = 3
 def parse(text: str, weights: Mapping[str, Any] | None = None, opset: int = 21) -> ir.Model:
     """A model from ONNX's textual form; `weights` turns inputs of these names into constants."""
     version = 10 if opset >= 21 else 8
-    model = ir.from_onnx_text(f'<ir_version: {version}, opset_import: ["": {opset}]>\n{text}')
+    model = ir.from_onnx_text(
+        f'<ir_version: {version}, opset_import: ["": {opset}, "com.microsoft": 1]>\n{text}'
+    )
     inputs = {value.name: value for value in model.graph.inputs}
     for name, numbers in (weights or {}).items():
         value = inputs[name]

@@ -2,10 +2,10 @@
 
 Exporters write attention over the past in many forms: a Concat and a handful of products, ONNX's
 Attention with past inputs, com.microsoft's GroupQueryAttention and MultiHeadAttention; and the mask
-and the positions in more forms still. The compiler knows one (docs/language-models.md): TensorScatter
-into a cache at `position`, Attention over the whole cache, a mask from positions. Each attention
-found is compared with what takes its place, on made-up numbers, before it is replaced; masks and
-positions are recognised by what they evaluate to.
+and the positions in more forms still. The compiler knows one (docs/language-models.md):
+TensorScatter into a cache at `position`, Attention over the whole cache, a mask from positions.
+Each attention found is compared with what takes its place, on made-up numbers, before it is
+replaced; masks and positions are recognised by what they evaluate to.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from webkiln.passes.graph import dims
 from webkiln.passes.infer_shapes import infer_shapes
 from webkiln.passes.inline_functions import inline_functions
 from webkiln.passes.normalize_opset import normalize_opset
+from webkiln.passes.pack_nibbles import pack_nibbles
 from webkiln.passes.widen_floats import widen_floats
 
 __all__ = ["static_cache"]
@@ -106,7 +107,7 @@ def _prepared(model: ir.Model, ids: str) -> ir.Model:
         constants[shape[0]] = 1
     model = bind_constants(model, constants, {})
     model = fold_constants(inline_functions(model))
-    model = widen_floats(normalize_opset(model))
+    model = pack_nibbles(widen_floats(normalize_opset(model)))
     model.opset_imports[""] = max(_OPSET, model.opset_imports[""])
     model.ir_version = max(_IR_VERSION, model.ir_version)
     common.IdentityEliminationPass()(model)
