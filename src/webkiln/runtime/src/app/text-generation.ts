@@ -24,7 +24,7 @@ function prepareOffline(model: Model): void {
   }, WRITTEN_AFTER);
 }
 
-const store = await Store.open();
+const store = new Store();
 const chat = new Chat(store, { loaded: prepareOffline, answered: () => void askToKeep() });
 
 function watchControls(): void {
@@ -71,12 +71,12 @@ function offerSamples(): void {
   byId("samples").hidden = questions.length === 0;
 }
 
-if (!store.lasting) {
-  byId("history-note").textContent = "This browser keeps nothing for this page: "
-    + "conversations go when you close it.";
-}
 watchControls();
 watchSettings();
 offerSamples();
-void chat.resume();
+void chat.resume().then(() => {
+  if (store.lasting) return;
+  byId("history-note").textContent = "This browser keeps nothing for this page: "
+    + "conversations go when you close it.";
+});
 void chat.load("auto");

@@ -12,54 +12,51 @@ const NAME = `webkiln chat ${new URL("./", document.baseURI).pathname}`;
 export class Store {
   /** Called when another tab has changed something. */
   onChange: () => void = () => undefined;
+  /** Whether conversations outlast the page; known once the store has been read. */
+  lasting = true;
   private readonly others = "BroadcastChannel" in globalThis ? new BroadcastChannel(NAME) : undefined;
+  private readonly memory = new Map<string, Conversation>();
+  private readonly opening = this.open();
 
-  private constructor(
-    private readonly database: IDBPDatabase<Schema> | undefined,
-    private readonly memory = new Map<string, Conversation>(),
-  ) {
+  constructor() {
     this.others?.addEventListener("message", () => this.onChange());
   }
 
-  static async open(): Promise<Store> {
+  private async open(): Promise<IDBPDatabase<Schema> | undefined> {
     try {
-      const database = await openDB<Schema>(NAME, 1, {
+      return await openDB<Schema>(NAME, 1, {
         upgrade: (opened) => void opened.createObjectStore("conversations", { keyPath: "id" }),
       });
-      return new Store(database);
     } catch {
-      return new Store(undefined); // a private window of some browsers, or blocked by the person
+      this.lasting = false; // a private window of some browsers, or blocked by the person
+      return undefined;
     }
-  }
-
-  /** Whether conversations outlast the page. */
-  get lasting(): boolean {
-    return this.database !== undefined;
   }
 
   /** All of them, the last used first. */
   async list(): Promise<Conversation[]> {
-    const all = this.database
-      ? await this.database.getAll("conversations") : [...this.memory.values()];
+    const database = await this.opening;
+    const all = database ? await database.getAll("conversations") : [...this.memory.values()];
     return all.sort((a, b) => b.updated - a.updated);
   }
 
   /** Rejects with a DOMException "QuotaExceededError" when the device is full. */
   async put(conversation: Conversation): Promise<void> {
-    if (this.database) await this.database.put("conversations", conversation);
+    const database = await this.opening;
+    if (database) await database.put("conversations", conversation);
     else this.memory.set(conversation.id, conversation);
     this.others?.postMessage("changed");
   }
 
   async delete(id: string): Promise<void> {
     this.memory.delete(id);
-    await this.database?.delete("conversations", id);
+    await (await this.opening)?.delete("conversations", id);
     this.others?.postMessage("changed");
   }
 
   async clear(): Promise<void> {
     this.memory.clear();
-    await this.database?.clear("conversations");
+    await (await this.opening)?.clear("conversations");
     this.others?.postMessage("changed");
   }
 }
