@@ -133,6 +133,8 @@ def compile_model(
     job = tasks.get(task or source.task or tasks.detect(source))
     source = tasks.prepare(job, source)
     graph = tasks.graph(job, source)
+    if activations == "f32":
+        graph = passes.exact_activations(graph)
     bits = QUANTIZE[quantize]
     if bits is not None:
         graph = passes.run(graph, source.config.get("max", {}) | dict(bounds or {}), constants)
@@ -305,7 +307,7 @@ def _golden(
     empty = {
         b.name: np.zeros([evaluate(e, {}) for e in b.shape], b.dtype.name) for b in program.states
     }
-    exact = passes.dequantize_weights(graph.clone())
+    exact = passes.dequantize_weights(graph.clone(), as_stored=True)
     outputs = reference_outputs(exact, {**inputs, **fixed, **empty})
     kept = {b.name: inputs[b.name] for b in program.inputs}
     return [GoldenSample(kept, {b.name: outputs[b.name] for b in program.outputs})]

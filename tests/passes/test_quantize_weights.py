@@ -13,8 +13,9 @@ from tests.passes.conftest import operators, parse, run
 from webkiln import passes
 from webkiln.errors import InputError
 from webkiln.frontends import load
-from webkiln.passes.blocks import from_blocks, to_blocks
+from webkiln.passes.blocks import Blocks, from_blocks, to_blocks
 from webkiln.passes.dequantize_weights import dequantize_weights
+from webkiln.passes.exact_activations import exact_activations
 from webkiln.passes.quantize_weights import quantize_weights
 
 
@@ -69,6 +70,23 @@ def test_what_is_no_weight_is_refused(bits, value, rng):
     weight = rng.standard_normal((2, 32)).astype(np.float32)
     weight[1, 3] = value
     assert to_blocks(weight, bits, 32) is None
+
+
+@pytest.mark.parametrize("points", [None, "float", "packed"])
+def test_what_a_bundle_stores_has_rounded_scales_and_offsets(rng, points):
+    zeros = {
+        None: None,
+        "float": rng.random((16, 2)).astype(np.float32) * 15,
+        "packed": rng.integers(0, 256, (16, 1)).astype(np.uint8),
+    }[points]
+    integers = rng.integers(0, 256, (16, 2, 16)).astype(np.uint8)
+    scales = rng.random((16, 2)).astype(np.float32)
+    blocks = Blocks(4, 32, integers, scales, zeros)
+    exact, stored = from_blocks(blocks), from_blocks(blocks, as_stored=True)
+    assert 0 < np.abs(exact - stored).max() < 31 * 2**-11
+    halves = Blocks(4, 32, integers, scales.astype(np.float16).astype(np.float32), None)
+    if points is None:
+        np.testing.assert_array_equal(stored, from_blocks(halves))
 
 
 # --- the pass -------------------------------------------------------------------------------------
@@ -205,6 +223,13 @@ def test_columns_that_stay_columns_are_turned(rng):
     assert operators(quantised) == "GatherBlockQuantized Transpose"
     got = run(dequantize_weights(quantised), feeds)[0]
     np.testing.assert_allclose(got, expected, atol=0.02)
+
+
+def test_activations_are_kept_where_an_exporter_would_round_them(rng):
+    model, _ = tied(rng)
+    quantised = exact_activations(quantize_weights(model, 4, smallest=1024, accuracy_level=4))
+    products = [node for node in quantised.graph if node.op_type == "MatMulNBits"]
+    assert [node.attributes["accuracy_level"].value for node in products] == [1, 1]
 
 
 def test_other_bits_are_refused(rng):

@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 from webkiln import ops
 from webkiln.passes.bind_constants import bind_constants, name_dimensions
 from webkiln.passes.dequantize_weights import dequantize_weights
+from webkiln.passes.exact_activations import exact_activations
 from webkiln.passes.fold_affine import fold_affine
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.fold_pad import explicit_pads, fold_pad
@@ -31,7 +32,7 @@ from webkiln.passes.remove_no_ops import remove_no_ops
 from webkiln.passes.simplify_transposes import simplify_transposes
 from webkiln.passes.unroll_recurrent import unroll_recurrent
 
-__all__ = ["SIMPLIFY", "dequantize_weights", "quantize_weights", "run"]
+__all__ = ["SIMPLIFY", "dequantize_weights", "exact_activations", "quantize_weights", "run"]
 
 Pass = Callable[[ir.Model], ir.Model]
 

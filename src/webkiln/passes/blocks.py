@@ -70,14 +70,21 @@ def to_blocks(weight: npt.NDArray[np.floating], bits: int, block: int) -> Blocks
     )
 
 
-def from_blocks(blocks: Blocks) -> F32:
-    """The matrix [N, K] that the integers stand for."""
+def from_blocks(blocks: Blocks, *, as_stored: bool = False) -> F32:
+    """The matrix [N, K] that the integers stand for.
+
+    `as_stored`: with scales and offsets rounded as kernels keep them.
+    """
     n, count = blocks.scales.shape
     integers = blocks.integers.reshape(n, count, -1)
     if blocks.bits == 4:
         integers = _unpacked(integers)
-    real = integers.astype(np.float32) - _points(blocks)[..., None]
-    real *= blocks.scales[..., None]
+    points, scales = _points(blocks), blocks.scales.astype(np.float32)
+    if as_stored:
+        real = integers * _half(scales)[..., None]
+        real -= _half(scales * points)[..., None]
+    else:
+        real = (integers - points[..., None]) * scales[..., None]
     return real.reshape(n, count * blocks.block)
 
 
