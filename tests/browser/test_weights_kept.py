@@ -20,6 +20,7 @@ from webkiln.tasks.page import render
 
 DIST = Path(webkiln.__file__).parent / "runtime" / "dist"
 TOTAL, SHARD = 196608, 65536
+FILE = SHARD + 32  # with its checksum
 BEGINNING = 40000
 
 pytestmark = [
@@ -51,7 +52,7 @@ async (args) => {
   };
   const put = async (name, bytes) => {
     const handle = await (await folder()).getFileHandle(name, { create: true });
-    const stream = await handle.createWritable();
+    const stream = await handle.createWritable(); // empties it
     await stream.write(bytes);
     await stream.close();
   };
@@ -125,7 +126,7 @@ class TestSecondVisit:
         first = run(page, VISIT)
         assert (first["right"], first["first"]) == (True, "pending")
         assert first["storage"] == {"state": "kept", "bytes": TOTAL, "reason": ""}
-        assert first["files"] == dict.fromkeys(names, SHARD)
+        assert first["files"] == dict.fromkeys(names, FILE)
         assert weights(site) == TOTAL
         page.reload()
         second = run(page, VISIT)
@@ -168,33 +169,60 @@ class TestSecondVisit:
             return [await right(models[0]), await right(models[1]), await files()];
             """,
         )
-        assert found == [True, True, dict.fromkeys(names, SHARD)]
+        assert found == [True, True, dict.fromkeys(names, FILE)]
 
 
 class TestDamage:
     """What is on the device is trusted as little as the network."""
 
-    @pytest.mark.parametrize("damage", ["zeros", "one bit", "too long"])
+    def damage(self, page: Page, name: str, at: int, size: int) -> None:
+        """Changes a bit of a file, and its size."""
+        run(
+            page,
+            """
+            const handle = await (await folder()).getFileHandle(args.name);
+            const old = new Uint8Array(await (await handle.getFile()).arrayBuffer());
+            const bytes = new Uint8Array(args.size);
+            bytes.set(old.subarray(0, args.size));
+            bytes[args.at] ^= 1;
+            await put(args.name, bytes);
+            """,
+            name=name,
+            at=at,
+            size=size,
+        )
+
+    @pytest.mark.parametrize(
+        ("at", "size"),
+        [(0, FILE), (SHARD - 1, FILE), (7, SHARD), (7, FILE + 1), (7, FILE - 1)],
+        ids=["first bit", "last byte", "no checksum", "too long", "half a checksum"],
+    )
     def test_a_damaged_file_is_fetched_again(
-        self, page: Page, site: Site, bundle: Bundle, names: list[str], damage: str
+        self, page: Page, site: Site, names: list[str], at: int, size: int
     ) -> None:
         run(page, VISIT)
         page.reload()
-        good = (bundle[0] / "model" / names[1]).read_bytes()
-        bad = {
-            "zeros": bytes(SHARD),
-            "one bit": good[:-1] + bytes([good[-1] ^ 1]),
-            "too long": bytes(SHARD + 1),
-        }[damage]
-        run(page, "await put(args.name, Uint8Array.from(args.bad))", name=names[1], bad=list(bad))
+        self.damage(page, names[1], at, size)
         site.seen.clear()
         found = run(page, VISIT)
         assert (found["right"], found["storage"]["state"]) == (True, "kept")
-        assert found["files"] == dict.fromkeys(names, SHARD)
+        assert found["files"] == dict.fromkeys(names, FILE)
         assert [len(site.requests(name)) for name in names] == [0, 1, 0]
         page.reload()
         assert run(page, VISIT)["first"] == "kept"
         assert [len(site.requests(name)) for name in names] == [0, 1, 0]
+
+    @pytest.mark.parametrize("size", [FILE, FILE - 1])
+    def test_a_damaged_checksum_costs_no_download(
+        self, page: Page, site: Site, names: list[str], size: int
+    ) -> None:
+        run(page, VISIT)
+        page.reload()
+        self.damage(page, names[0], SHARD + 3, size)
+        assert run(page, VISIT)["files"] == dict.fromkeys(names, FILE)
+        page.reload()
+        assert run(page, VISIT)["first"] == "kept"
+        assert weights(site) == TOTAL
 
     def test_a_damaged_beginning(self, page: Page, site: Site, names: list[str]) -> None:
         run(page, "await put(args.name, new Uint8Array(30000))", name=names[2])
@@ -268,7 +296,7 @@ class TestBrokenDownload:
         self.break_off(page, site, names[1])
         found = run(page, VISIT)
         assert (found["right"], found["storage"]["state"]) == (True, "kept")
-        assert found["files"] == dict.fromkeys(names, SHARD)
+        assert found["files"] == dict.fromkeys(names, FILE)
         assert site.requests(names[1]) == [f"bytes={BEGINNING}-"]
         assert site.sent[names[1]] == SHARD - BEGINNING
 
@@ -363,8 +391,8 @@ class TestNoRoom:
         assert found["told"] == [found["storage"]]
         state, count, reason = (found["storage"][key] for key in ("state", "bytes", "reason"))
         assert state == "full"
-        assert count == sum(found["files"].values()) < TOTAL
-        assert set(found["files"].values()) <= {SHARD}  # no beginnings take the last room
+        assert count == SHARD * len(found["files"]) < TOTAL
+        assert set(found["files"].values()) <= {FILE}  # no beginnings take the last room
         assert reason.startswith("There is no room to keep the model on this device: of its 0.2 MB")
         assert "next visit downloads" in reason
 
@@ -413,7 +441,7 @@ class TestApi:
     def test_bytes_and_clear(self, page: Page, site: Site) -> None:
         assert run(page, "return storage('./model/').bytes()") == 0
         run(page, VISIT)
-        assert run(page, "return storage('./model/plan.json').bytes()") == TOTAL
+        assert run(page, "return storage('./model/plan.json').bytes()") == 3 * FILE
         assert run(page, "return storage('./other/').bytes()") == 0
         found = run(
             page,

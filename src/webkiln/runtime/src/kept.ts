@@ -1,8 +1,10 @@
 /**
  * Shards on the device. A file that is shorter than its shard is the beginning of a broken download,
- * which goes on there; whether a whole one is right its hash says, at every visit. Workers only: the
- * page has no synchronous access to files, which is the fast one.
+ * which goes on there. A whole one ends with a checksum, taken when SHA-256 had found it right, and
+ * compared at every visit. Workers only: the page has no synchronous access to files, which is the
+ * fast one.
  */
+import { checksum, CHECKSUM_BYTES } from "./checksum.js";
 import { openFolder } from "./folder.js";
 import type { WeightStorage } from "./model.js";
 import type { Plan, Shard } from "./plan.js";
@@ -10,12 +12,28 @@ import type { Plan, Shard } from "./plan.js";
 /** A shard, as far as it is here. */
 export interface Part {
   readonly shard: Shard;
+  /** With room for a checksum behind it in its buffer. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** How many of the first bytes are in memory, and how many of these in the file. */
   have: number;
   saved: number;
+  /** The file is whole and has not changed since it was verified. */
+  sealed: boolean;
   /** The version that the bytes are of, where the server names one. */
   etag: string | undefined;
+}
+
+/** Nothing yet of a shard, in `memory` where that is large enough. */
+export function emptyPart(shard: Shard, memory?: ArrayBuffer): Part {
+  const size = shard.bytes + CHECKSUM_BYTES;
+  const buffer = memory && memory.byteLength >= size ? memory : new ArrayBuffer(size);
+  const bytes = new Uint8Array(buffer, 0, shard.bytes);
+  return { shard, bytes, have: 0, saved: 0, sealed: false, etag: undefined };
+}
+
+/** The shard as its file has it, checksum included. */
+function sealedBytes({ bytes }: Part): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bytes.buffer, 0, bytes.length + CHECKSUM_BYTES);
 }
 
 /** What TypeScript's library has for workers only. */
@@ -58,7 +76,13 @@ export class KeptShards {
   /** Reads what is here of a shard. */
   async restore(part: Part): Promise<void> {
     const { file } = part.shard;
-    part.have = part.saved = await this.read(file, part.bytes);
+    const whole = sealedBytes(part);
+    const count = await this.read(file, whole);
+    part.have = part.saved = Math.min(count, part.bytes.length);
+    if (count === whole.length) {
+      const seal = whole.subarray(part.bytes.length);
+      part.sealed = checksum(part.bytes).every((byte, i) => byte === seal[i]);
+    }
     if (part.have === 0 || part.have === part.bytes.length) return;
     const etag = new Uint8Array(256);
     const length = await this.read(file + ETAG, etag);
@@ -79,9 +103,9 @@ export class KeptShards {
   /** Keeps a shard that was verified. */
   saveWhole(part: Part): Promise<void> {
     return this.queue(async (folder) => {
-      if (part.saved < part.bytes.length) {
-        await write(folder, part.shard.file, part.bytes, part.saved);
-      }
+      const whole = sealedBytes(part);
+      whole.set(checksum(part.bytes), part.bytes.length);
+      await write(folder, part.shard.file, whole, part.saved);
       await folder.removeEntry(part.shard.file + ETAG).catch(() => undefined);
       this.has(part.shard);
     }, part.shard);
@@ -97,6 +121,7 @@ export class KeptShards {
   forget(part: Part): Promise<void> {
     return this.queue(async (folder) => {
       part.saved = 0;
+      part.sealed = false;
       await folder.removeEntry(part.shard.file + ETAG).catch(() => undefined);
       await folder.removeEntry(part.shard.file).catch(() => undefined);
     });

@@ -1,16 +1,17 @@
 /**
  * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory whole,
- * from the device where an earlier visit left it, else from the network; verified; and only then
- * handed to its place, so nothing unverified ever reaches the model. A few are under way at once:
+ * from the device where an earlier visit left it, else from the network; verified, by SHA-256 or as
+ * unchanged since that; and only then handed to its place, so nothing unverified ever reaches the
+ * model. A few are under way at once:
  * one is verified and placed while the next arrives, and memory stays bounded.
  */
 import { download } from "./download.js";
 import { takeEarly } from "./early.js";
 import { WebkilnError } from "./errors.js";
 import { throwIfAborted } from "./http.js";
-import { KeptShards, type Part } from "./kept.js";
+import { emptyPart, KeptShards, type Part } from "./kept.js";
 import type { WeightStorage } from "./model.js";
-import type { Plan, Shard } from "./plan.js";
+import type { Plan } from "./plan.js";
 import { sha256 } from "./sha256.js";
 
 /** Where weights go; `offset` is in the weight space, a multiple of 4. */
@@ -49,12 +50,16 @@ export async function streamWeights(
   const forward = (): void => stop.abort();
   signal?.addEventListener("abort", forward);
   const lane = async (): Promise<void> => {
+    // Memory that was used before costs less than fresh one.
+    let spare: ArrayBuffer | undefined;
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
-      const part = await loadShard(shard, base, kept, listener, stop.signal);
+      const part = emptyPart(shard, spare);
+      await loadShard(part, base, kept, listener, stop.signal);
       sink(shard.offset, part.bytes);
       const keep = (): void => void kept.saveWhole(part);
-      if (part.saved === part.bytes.length) kept.has(shard);
+      spare = part.sealed ? part.bytes.buffer : undefined;
+      if (part.sealed) kept.has(shard);
       else setTimeout(keep, shard.offset < LATER_BYTES ? LATER : 0);
     }
   };
@@ -69,21 +74,22 @@ export async function streamWeights(
   setTimeout(() => void kept.forgetOthers().catch(() => undefined), LATER);
 }
 
+/** Fills `part` with verified bytes. */
 async function loadShard(
-  shard: Shard,
+  part: Part,
   base: URL,
   kept: KeptShards,
   { onBytes }: Listener,
   signal: AbortSignal,
-): Promise<Part> {
-  const bytes = new Uint8Array(shard.bytes);
-  const part: Part = { shard, bytes, have: 0, saved: 0, etag: undefined };
+): Promise<void> {
+  const { shard, bytes } = part;
   let early = takeEarly(shard.file);
   if (!early) await kept.restore(part);
   onBytes(part.have);
+  if (part.sealed) return;
   const complete = (): boolean => part.have === bytes.length;
   const right = async (): Promise<boolean> => (await sha256(bytes)) === shard.sha256;
-  if (complete() && (await right())) return part;
+  if (complete() && (await right())) return;
   const restart = async (): Promise<void> => {
     onBytes(-part.have);
     await kept.forget(part);
@@ -98,7 +104,7 @@ async function loadShard(
   if (part.have) attempts.unshift("default");
   for (const cache of attempts) {
     const arrived = await download(url, part, cache, { onBytes, save, restart, signal }, early);
-    if (arrived && (await right())) return part;
+    if (arrived && (await right())) return;
     early = undefined;
     await restart();
   }

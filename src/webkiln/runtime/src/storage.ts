@@ -4,7 +4,7 @@ import { resolveAddress } from "./load.js";
 
 /** What a bundle keeps on this device. None of it throws where browsers keep nothing. */
 export interface BundleStorage {
-  /** Bytes of weights, those of broken downloads included. */
+  /** Bytes that weights take here, those of broken downloads included. */
   bytes(): Promise<number>;
   /** Whether the browser promised not to clear what this site keeps when space runs out. */
   persisted(): Promise<boolean>;
