@@ -263,6 +263,7 @@ class TestTrouble:
         ]
         page = chat({"failAfter": 0, "error": error})
         ask(page, "Long")
+        expect(page.locator("#context-text")).to_contain_text("100")
         expect(page.locator(".ending")).to_contain_text("The message has 5000 tokens")
         page.get_by_role("button", name="Edit the message").click()
         expect(page.get_by_label("Edit your message")).to_be_focused()

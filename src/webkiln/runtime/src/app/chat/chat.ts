@@ -291,9 +291,10 @@ export class Chat {
 
   private showContext(): void {
     const turn = this.conversation.turns.at(-1);
-    const cost = turn?.answers[turn.chosen]?.cost;
-    const { llm } = this.engine;
-    showContext(cost ? cost.prompt + cost.tokens : 0, llm?.context);
+    const { cost, ending } = turn?.answers[turn.chosen] ?? {};
+    const size = this.engine.llm?.context;
+    const used = cost ? cost.prompt + cost.tokens : 0;
+    showContext(ending === "context" ? (size ?? used) : used, size);
   }
 }
 
