@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Expr, Load, Op, Reduce, const, walk
+from webkiln.ir.expr import Expr, Load, Op, Reduce, Var, const, walk
 from webkiln.ir.program import Compute
 from webkiln.ir.simplify import simplify
-from webkiln.schedule.nest import product
+from webkiln.lower.quantised import block_weight
+from webkiln.schedule.nest import extent_of, product
 
 __all__ = ["bytes_moved", "flops"]
 
@@ -14,11 +15,27 @@ _FREE = frozenset({"cast", "bitcast", "select", "splat"})
 
 
 def flops(compute: Compute) -> Expr:
-    """Arithmetic on floats, a multiply and an add counted as two; a function as one."""
+    """Arithmetic on floats, a multiply and an add counted as two; a function as one.
+
+    What does not depend on an axis is counted once for all of it, as schedules compute it; a
+    quantised weight is read, not computed.
+    """
+    extents = dict(zip(compute.axes, compute.extents, strict=True))
+    free = _free_variables(compute.value)
     total: Expr = const(0, I32)
-    size = product(compute.extents)
-    for node, repeated in _nodes(compute.value):
-        total = total + size * repeated if _counts(node) else total
+    stack, seen = [compute.value], set[Expr]()
+    while stack:
+        node = stack.pop()
+        if node in seen or block_weight(node) is not None:
+            continue
+        seen.add(node)
+        variables = free[node]
+        if isinstance(node, Reduce):
+            extents.update((v, extent_of(v)) for v in node.axes)
+            variables = variables | frozenset(node.axes)
+        if _counts(node):
+            total = total + product([e for v, e in extents.items() if v in variables])
+        stack.extend(node.args)
     return simplify(total)
 
 
@@ -40,26 +57,12 @@ def _counts(node: Expr) -> bool:
     return isinstance(node, Op) and node.dtype.is_float and node.name not in _FREE
 
 
-def _nodes(value: Expr) -> list[tuple[Expr, Expr]]:
-    """Each node with how often one element of the output evaluates it."""
-    found: list[tuple[Expr, Expr]] = []
-    seen: set[Expr] = set()
-
-    def visit(node: Expr, times: Expr) -> None:
-        if node in seen:
-            return
-        seen.add(node)
-        if isinstance(node, Reduce):
-            inside = times
-            for axis in node.axes:
-                assert axis.extent is not None
-                inside = inside * axis.extent
-            found.append((node, inside))
-            visit(node.body, inside)
-            return
-        found.append((node, times))
-        for a in node.args:
-            visit(a, times)
-
-    visit(value, const(1, I32))
+def _free_variables(value: Expr) -> dict[Expr, frozenset[Var]]:
+    """The variables of each node below `value` that no Reduce inside it binds."""
+    found: dict[Expr, frozenset[Var]] = {}
+    for node in walk(value):
+        inner = frozenset[Var]().union(*(found[a] for a in node.args))
+        if isinstance(node, Var):
+            inner = frozenset((node,))
+        found[node] = inner - frozenset(node.axes) if isinstance(node, Reduce) else inner
     return found
