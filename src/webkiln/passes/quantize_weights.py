@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,25 @@ BLOCK = 32  # weights that share a scale, as in GGUF's simple types
 SMALLEST = 1 << 14  # weights of a matrix that is worth it; smaller ones are left exact
 
 _DOMAIN = "com.microsoft"
+_TABLE_BITS = 8
 
-Stored = tuple[ir.Value, ir.Value, ir.Value | None]
+
+@dataclass(frozen=True)
+class _Stored:
+    """A matrix [n, k] of `bits` in blocks of `block`, as initializers of the model."""
+
+    bits: int
+    block: int
+    n: int
+    k: int
+    integers: ir.Value
+    scales: ir.Value
+    zero_points: ir.Value | None
+
+    @property
+    def parameters(self) -> list[ir.Value]:
+        """What both operators take last."""
+        return [self.scales, *([] if self.zero_points is None else [self.zero_points])]
 
 
 def quantize_weights(
@@ -43,6 +61,8 @@ def quantize_weights(
     """MatMul and Gemm by constant matrices → MatMulNBits, Gather of rows → GatherBlockQuantized.
 
     `bits` is 8 (symmetric) or 4 (with a zero point a block, fitted to the least squared error).
+    Tables that rows are looked up in have 8 in any case: an error there goes through the whole
+    model, and a lookup reads few of them.
     Matrices of fewer than `smallest` weights, or whose depth is no multiple of 16, stay as they
     are; blocks are of `block` weights where the depth is a multiple of that, else of 16. One
     matrix used twice, as an embedding and as the output's weights, is stored once.
@@ -53,10 +73,10 @@ def quantize_weights(
     if bits not in (4, 8):
         raise InputError(f"weights can't be quantised to {bits} bits", hint="4 or 8")
     store = _Store(model, bits, block, smallest)
+    for node in nodes_of(model, "Gather"):  # first: a head that shares the table is as exact
+        _lookup(node, store)
     for node in nodes_of(model, "MatMul", "Gemm"):
         _product(model, node, store, accuracy_level)
-    for node in nodes_of(model, "Gather"):
-        _lookup(node, store)
     store.drop_unused()
     return model
 
@@ -66,12 +86,15 @@ class _Store:
 
     def __init__(self, model: ir.Model, bits: int, block: int, smallest: int) -> None:
         self.model, self.bits, self.block, self.smallest = model, bits, block, smallest
-        self.known: dict[bytes, Stored | None] = {}
-        self.of_value: dict[tuple[int, bool], Stored | None] = {}
+        self.known: dict[bytes, _Stored | None] = {}
+        self.of_value: dict[tuple[int, bool], _Stored | None] = {}
         self.replaced: list[ir.Value] = []
 
-    def rows(self, value: ir.Value | None, *, transposed: bool) -> Stored | None:
-        """The constant matrix, or its transpose, in blocks along its rows; None if it stays."""
+    def rows(self, value: ir.Value | None, bits: int, *, transposed: bool) -> _Stored | None:
+        """The constant matrix, or its transpose, in blocks along its rows; None if it stays.
+
+        One that is stored already is taken as it is, whatever its bits.
+        """
         shape = dims(value)
         if value is None or shape is None or len(shape) != 2 or value.is_graph_input():
             return None
@@ -82,30 +105,34 @@ class _Store:
             return None
         key = id(value), transposed
         if key not in self.of_value:
-            self.of_value[key] = self._quantized(value, transposed)
+            self.of_value[key] = self._quantized(value, bits, transposed)
         return self.of_value[key]
 
-    def _quantized(self, value: ir.Value, transposed: bool) -> Stored | None:
+    def _quantized(self, value: ir.Value, bits: int, transposed: bool) -> _Stored | None:
         numbers = array(value)
         assert numbers is not None
         matrix = np.ascontiguousarray(numbers.T if transposed else numbers)
         digest = hashlib.sha256(repr(matrix.shape).encode() + matrix.tobytes()).digest()
         if digest not in self.known:
             block = self.block if matrix.shape[1] % self.block == 0 else 16
-            blocks = to_blocks(matrix, self.bits, block)
+            blocks = to_blocks(matrix, bits, block)
             self.known[digest] = self._stored(value, blocks) if blocks else None
         if self.known[digest] is not None:
             self.replaced.append(value)
         return self.known[digest]
 
-    def _stored(self, value: ir.Value, blocks: Blocks) -> Stored:
+    def _stored(self, value: ir.Value, blocks: Blocks) -> _Stored:
         def keep(numbers: npt.NDArray[np.generic], what: str) -> ir.Value:
             kept = constant(self.model, numbers, f"{value.name}.{what}")
             kept.shape, kept.dtype = ir.Shape(numbers.shape), ir.DataType.from_numpy(numbers.dtype)
             return kept
 
         points = blocks.zero_points
-        return (
+        return _Stored(
+            blocks.bits,
+            blocks.block,
+            len(blocks.scales),
+            blocks.scales.shape[1] * blocks.block,
             keep(blocks.integers, f"q{blocks.bits}"),
             keep(blocks.scales, "scales"),
             None if points is None else keep(points, "zero_points"),
@@ -129,20 +156,18 @@ def _product(model: ir.Model, node: ir.Node, store: _Store, accuracy_level: int)
         transposed = not attribute(node, "transB", 0)
     if x is None or x.const_value is not None:
         return
-    stored = store.rows(weight, transposed=transposed)
+    stored = store.rows(weight, store.bits, transposed=transposed)
     if stored is None:
         return
-    n, k = _extents(stored, store.bits)
     attributes = {
-        "K": k,
-        "N": n,
-        "bits": store.bits,
-        "block_size": k // int(str((dims(stored[1]) or [])[1])),
+        "K": stored.k,
+        "N": stored.n,
+        "bits": stored.bits,
+        "block_size": stored.block,
         "accuracy_level": accuracy_level,
     }
-    made = ir.node(
-        "MatMulNBits", [x, *_used(stored)], attributes, domain=_DOMAIN, name=node.name, version=1
-    )
+    inputs = [x, stored.integers, *stored.parameters]
+    made = ir.node("MatMulNBits", inputs, attributes, domain=_DOMAIN, name=node.name, version=1)
     node.prepend(made)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
@@ -160,20 +185,18 @@ def _lookup(node: ir.Node, store: _Store) -> None:
     if axis not in (0, 1, -1, -2) or rank is None:
         return
     by_columns = axis % 2 == 1
-    stored = store.rows(table, transposed=by_columns)
+    stored = store.rows(table, _TABLE_BITS, transposed=by_columns)
     if stored is None:
         return
-    _, k = _extents(stored, store.bits)
-    integers, scales, *points = _used(stored)
     attributes = {
-        "bits": store.bits,
-        "block_size": k // int(str((dims(scales) or [])[1])),
+        "bits": stored.bits,
+        "block_size": stored.block,
         "gather_axis": 0,
         "quantize_axis": 1,
     }
     made = ir.node(
         "GatherBlockQuantized",
-        [integers, indices, scales, *points],
+        [stored.integers, indices, *stored.parameters],
         attributes,
         domain=_DOMAIN,
         name=node.name,
@@ -207,16 +230,6 @@ def _by_columns(model: ir.Model, node: ir.Node, made: ir.Node, rank: int) -> Non
         made.outputs[0].shape = ir.Shape([*shape[1:], shape[0]])
     node.prepend([made, turn])
     _replace(model, node, turn)
-
-
-def _used(stored: Stored) -> list[ir.Value]:
-    return [value for value in stored if value is not None]
-
-
-def _extents(stored: Stored, bits: int) -> tuple[int, int]:
-    """[N, K] of a quantised matrix."""
-    n, blocks, width = (int(str(d)) for d in dims(stored[0]) or [])
-    return n, blocks * width * 8 // bits
 
 
 def _describe(value: ir.Value, name: str, like: ir.Value) -> None:
