@@ -49,10 +49,11 @@ def test_four_bits_are_fitted_better_than_by_their_extremes(rng):
 def test_weights_that_had_four_bits_before_are_found_again(rng):
     """As in a model that was quantised to Q4_1 and exported as floats."""
     levels = rng.integers(0, 16, (64, 8, 32))
+    levels[..., :2] = 0, 15  # the least and the largest weight of a block have these
     scale, low = (rng.random((64, 8, 1)).astype(np.float16) for _ in range(2))
     weight = (levels * scale.astype(np.float32) + low).astype(np.float32).reshape(64, 256)
     found = error(weight, 4) / np.abs(weight).reshape(-1, 32).max(axis=1, keepdims=True)
-    assert np.quantile(found.max(axis=1), 0.99) < 2**-10
+    assert found.max() < 2**-10
 
 
 @pytest.mark.parametrize("bits", [4, 8])
