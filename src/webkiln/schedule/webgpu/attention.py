@@ -46,7 +46,8 @@ __all__ = ["Update", "attention", "attention_kernel", "shape_of"]
 
 LANES = 4
 ROWS = (8, 4, 2, 1)  # queries of a workgroup, as many as its memory holds
-SCAN = 16  # invocations that look for a row's largest score
+INVOCATIONS = 128  # of a workgroup: a key of a block each
+SCAN = 8  # invocations that look for a row's largest score
 
 
 def attention(nest: Nest) -> Kernel | None:
@@ -79,11 +80,11 @@ def shape_of(a: AttentionNest) -> tuple[int, int] | None:
     columns, depth = _size(a.d) // LANES, _size(a.k)
     if columns > MAX_INVOCATIONS:
         return None
-    slices = max(n for n in (1, 2, 4, 8, 16, 32) if n * columns <= MAX_INVOCATIONS)
+    slices = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or n * columns <= INVOCATIONS)
     invocations = max(slices * columns, 64)
     fits = at_most(const(1, I32) if a.rows is None else extent_of(a.rows))
     for count in ROWS if fits >= ROWS[0] else ROWS[-1:]:  # few queries: a workgroup for each
-        floats = count * (depth + invocations + 2) + invocations * (LANES + 1)
+        floats = count * (depth + invocations) + invocations * (LANES + 1)
         if floats * 4 <= MAX_WORKGROUP_BYTES and count * SCAN <= invocations:
             return count, invocations
     return None
@@ -124,7 +125,8 @@ class _Work:
         self.queries = local("queries", self.count * self.depth)
         self.scores = local("scores", self.count * self.invocations)
         self.found = local("found", self.invocations)
-        self.largest, self.scale = (local(name, self.count) for name in ("largest", "scale"))
+        self.largest = [self.emit.register(F32, "largest") for _ in range(self.count)]
+        self.scales = [self.emit.register(F32, "scale") for _ in range(self.count)]
         self.parts = local("parts", self.invocations * LANES)
         self.columns = self.size // LANES
         self.slices = self.invocations // self.columns
@@ -159,7 +161,8 @@ class _Work:
             Declare(low, simplify(first)),
             Declare(high, simplify(last)),
             *(Declare(m, const(0.0, F32.vector(LANES))) for m in self.mixed),
-            *(Declare(s, const(0.0, F32)) for s in self.sums),
+            *(Declare(s, const(0.0, F32)) for s in (*self.sums, *self.scales)),
+            *(Declare(m, const(LOWEST, F32)) for m in self.largest),
             Barrier(),
             For(self.base, low, high, tuple(block), self.invocations),
             *self._finish(),
@@ -179,12 +182,7 @@ class _Work:
 
     def _fetch(self) -> list[Stmt]:
         """The queries, into workgroup memory."""
-        out: list[Stmt] = [
-            If(
-                compare("lt", self.me, self.count),
-                (Store(self.largest, self.me, const(LOWEST, F32)),),
-            )
-        ]
+        out: list[Stmt] = []
         for i in range(self.count):
             query = self.a.at(self.a.parts.query, self._row(i))
             store = Store(self.queries, i * self.depth + self.a.k, query)
@@ -260,46 +258,38 @@ class _Work:
     # softmax --------------------------------------------------------------------------------------
 
     def _find_largest(self) -> list[Stmt]:
-        """The largest score of each row so far, and what it scales the earlier results by."""
+        """The largest score of each row so far, and what it scales the earlier results by.
+
+        Some invocations look at a part of a row each; then all look at the parts.
+        """
         row, part = Var("scan_row", None), Var("scan_part", None)
         most = self.emit.register(F32, "most")
         j = Var("scan", self.invocations)
         score = Read(self.scores, row * self.invocations + j)
-        step = Assign(most, maximum(most, score))
         scan: list[Stmt] = [
             Declare(row, self.me // SCAN),
             Declare(part, self.me % SCAN),
             Declare(most, const(float("-inf"), F32)),
-            For(j, part, const(self.invocations, I32), (step,), SCAN),
+            For(j, part, const(self.invocations, I32), (Assign(most, maximum(most, score)),), SCAN),
             Store(self.found, self.me, most),
         ]
-        best = self.emit.register(F32, "best")
-        before = self.emit.register(F32, "before")
+        out: list[Stmt] = [If(compare("lt", self.me, self.count * SCAN), tuple(scan)), Barrier()]
         i = Var("found_part", SCAN)
-        merge: list[Stmt] = [
-            Declare(before, Read(self.largest, self.me)),
-            Declare(best, before),
-            For(
-                i,
-                const(0, I32),
-                const(SCAN, I32),
-                (Assign(best, maximum(best, Read(self.found, self.me * SCAN + i))),),
-            ),
-            Store(self.scale, self.me, call("exp", before - best)),
-            Store(self.largest, self.me, best),
-        ]
-        return [
-            If(compare("lt", self.me, self.count * SCAN), tuple(scan)),
-            Barrier(),
-            If(compare("lt", self.me, self.count), tuple(merge)),
-            Barrier(),
-        ]
+        for n, (largest, scale) in enumerate(zip(self.largest, self.scales, strict=True)):
+            before = self.emit.register(F32, "before")
+            step = Assign(largest, maximum(largest, Read(self.found, i + n * SCAN)))
+            out += [
+                Declare(before, largest),
+                For(i, const(0, I32), const(SCAN, I32), (step,)),
+                Assign(scale, call("exp", before - largest)),
+            ]
+        return out
 
     def _exponentials(self) -> list[Stmt]:
         out: list[Stmt] = []
         for i in range(self.count):
             place = self.me + i * self.invocations
-            largest = Read(self.largest, const(i, I32))
+            largest = self.largest[i]
             out.append(Store(self.scores, place, call("exp", Read(self.scores, place) - largest)))
         return out
 
@@ -315,8 +305,7 @@ class _Work:
         out: list[Stmt] = []
         step: list[Stmt] = [Declare(loaded, place)]
         for i, (mixed, total) in enumerate(zip(self.mixed, self.sums, strict=True)):
-            scale = self.emit.register(F32, "scale")
-            out.append(Declare(scale, Read(self.scale, const(i, I32))))
+            scale = self.scales[i]
             out.append(Assign(mixed, call("mul", mixed, splat(scale, LANES))))
             out.append(Assign(total, call("mul", total, scale)))
             weight = self.emit.register(F32, "weight")

@@ -1,0 +1,39 @@
+"""Words of quantised matrices in WebGPU's registers, and the weights that they hold."""
+
+from __future__ import annotations
+
+from webkiln.ir.dtypes import F32, U32
+from webkiln.ir.expr import Expr, Read, Var, call, cast, const
+from webkiln.ir.simplify import simplify
+from webkiln.ir.stmt import Declare, Stmt
+from webkiln.schedule.emit import Emitter
+from webkiln.schedule.quantised import QuantisedSum
+
+__all__ = ["LANES", "code_of", "halves", "load_words"]
+
+LANES = 4  # columns of a vector of words
+
+
+def code_of(word: Expr, i: int, bits: int) -> Expr:
+    """Weight number `i` of `word`, a vector of words, scale and offset aside."""
+    shift = i * 8 if bits == 8 else i % 4 * 8 + i // 4 * 4
+    mask = const((1 << bits) - 1, word.dtype)
+    code = call("bitand", call("shr", word, const(shift, word.dtype)), mask)
+    return cast(code, F32.vector(word.dtype.lanes))
+
+
+def halves(pair: Expr) -> tuple[Expr, Expr]:
+    """Scales and offsets of a vector of pairs."""
+    return call("half", pair), call("half", call("shr", pair, const(16, pair.dtype)))
+
+
+def load_words(
+    s: QuantisedSum, word: Expr, column: Expr, emit: Emitter, out: list[Stmt]
+) -> tuple[Var, Var]:
+    """Registers for word number `word` of four columns, and for their scales and offsets."""
+    wide = U32.vector(LANES)
+    words, pairs = emit.register(wide, "word"), emit.register(wide, "pair")
+    group = word // (s.block // s.per_word)
+    out.append(Declare(words, Read(s.words, simplify(s.words.offset((word, column))), LANES)))
+    out.append(Declare(pairs, Read(s.scales, simplify(s.scales.offset((group, column))), LANES)))
+    return words, pairs
