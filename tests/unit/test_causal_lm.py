@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from tests.language_models import decode_with_state, export
 from tests.unit.causal_lm_folders import BASE, logits, write_folder
+from webkiln import passes
 from webkiln.errors import (
     InputError,
     InvalidModelError,
@@ -203,6 +205,37 @@ def test_what_is_left_to_mobius(tmp_path, monkeypatch, change):
     write_folder(tmp_path, config)
     with pytest.raises(MissingDependencyError, match=r"mobius-onnx.*\n.*webkiln\[hf\]"):
         load(tmp_path)
+
+
+def test_whatever_mobius_raises_is_one_error(tmp_path, monkeypatch):
+    def build(*_, **__):
+        raise AttributeError("no setter")
+
+    monkeypatch.setitem(sys.modules, "mobius", types.SimpleNamespace(build=build))
+    write_folder(tmp_path, {**config_of("llama"), "model_type": "falcon"})
+    with pytest.raises(UnsupportedModelError, match=r"cannot build .*'falcon': no setter"):
+        load(tmp_path)
+
+
+def test_what_mobius_builds_gets_its_ports_and_chat_files(tmp_path, monkeypatch):
+    """Its models in this test's hands: an export with a past, weights not in order."""
+    model = ir.from_proto(export("onnx"))
+    for value in model.graph.initializers.values():
+        if len(value.shape) == 2 and value.dtype == ir.DataType.FLOAT:
+            turned = np.asfortranarray(value.const_value.numpy())
+            value.const_value = ir.LazyTensor(
+                lambda turned=turned: ir.tensor(turned), dtype=value.dtype, shape=value.shape
+            )
+    built = types.SimpleNamespace(build=lambda *_, **__: {"model": model})
+    monkeypatch.setitem(sys.modules, "mobius", built)
+    write_folder(tmp_path, {**config_of("llama"), "model_type": "phi", "eos_token_id": 1})
+    source = load(tmp_path, context=32)
+    generation = source.config["generation"]
+    assert (generation["context"], generation["eos"]) == (32, [1])
+    assert "tokenizer.json" in source.assets
+    cached, ports = static_cache(source.model, generation, 32)
+    cached = passes.run(cached, {"sequence": 8})
+    assert decode_with_state(cached, ports, CHUNKS)[0].shape == (1, 6, 64)
 
 
 # --- exports with past inputs ---------------------------------------------------------------------
