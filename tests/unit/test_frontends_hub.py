@@ -208,3 +208,12 @@ def test_a_repository_without_weights(hub, worker, repo):
 )  # fmt: skip
 def test_one_form_of_the_weights_is_chosen(names, expected):
     assert choose_files(names) == expected
+
+
+def test_files_of_a_language_model():
+    names = [
+        "config.json", "generation_config.json", "chat_template.jinja", "genai_config.json",
+        "tokenizer.json", "tokenizer_config.json", "model.safetensors",
+    ]  # fmt: skip
+    others = ["vocab.json", "merges.txt", "training_args.bin", "onnx/model_q4.onnx"]
+    assert sorted(choose_files([*names, *others])) == sorted(names)
