@@ -200,6 +200,9 @@ class _Builder:
         parts = self.staged.groups_per_block
         for part in range(parts):
             group = simplify(block * parts + part)
+            if not self.q.coarse and len(rows) > 1:
+                self._dequantised(s, panel, group, rows, totals, (scale, offset), out)
+                continue
             products = (self._products if self.q.coarse else self._exact)(
                 s, panel, group, rows, out
             )
@@ -288,18 +291,42 @@ class _Builder:
         """Σ a·q over a group, in float32, for each row."""
         sums = [self.emit.register(WIDE, "sum") for _ in rows]
         out += [Declare(r, const(0, WIDE)) for r in sums]
+        for k, code in self._codes(s, panel, group, out):
+            for row, total in zip(rows, sums, strict=True):
+                a = splat(self.staged.one(row, group, k), PANEL)
+                out.append(Assign(total, total + a * code))
+        return list(sums)
+
+    def _dequantised(
+        self,
+        s: QuantisedSum,
+        panel: Expr,
+        group: Expr,
+        rows: list[Expr],
+        totals: list[Var],
+        scales: tuple[Var, Var],
+        out: list[Stmt],
+    ) -> None:
+        """A group of several rows in float32: each weight made once, sums where they stay."""
+        scale, offset = scales
+        for k, code in self._codes(s, panel, group, out):
+            weight = self.emit.register(WIDE, "weight")
+            out.append(Declare(weight, offset + code * scale))
+            for row, total in zip(rows, totals, strict=True):
+                a = splat(self.staged.one(row, group, k), PANEL)
+                out.append(Assign(total, total + a * weight))
+
+    def _codes(
+        self, s: QuantisedSum, panel: Expr, group: Expr, out: list[Stmt]
+    ) -> Iterator[tuple[int, Expr]]:
+        """The integers of a group as float32, with their places in it."""
         mask = const((1 << s.bits) - 1, s.words.dtype.vector(PANEL))
         for j, word in self._words(s, panel, group, out):
             for i in range(s.per_word):
                 shift = 8 * i if s.bits == 8 else i % 4 * 8 + i // 4 * 4
                 moved: Expr = word if shift == 0 else call("shr", word, shift)
-                code = bitcast(call("bitand", moved, mask), INTS)
-                weight = self.emit.register(WIDE, "code")
-                out.append(Declare(weight, cast(code, WIDE)))
-                for row, total in zip(rows, sums, strict=True):
-                    a = splat(self.staged.one(row, group, j * s.per_word + i), PANEL)
-                    out.append(Assign(total, total + a * weight))
-        return list(sums)
+                code = cast(bitcast(call("bitand", moved, mask), INTS), WIDE)
+                yield j * s.per_word + i, code
 
     # results --------------------------------------------------------------------------------------
 
