@@ -100,21 +100,22 @@ def _one_row(p: QuantisedProduct) -> Kernel | None:
 
 
 class _Statistics(RowWork):
-    """Reductions of the row by all invocations of a workgroup, each of which adds up all parts.
+    """Reductions of the row, by each line of a workgroup for itself; all add up all parts.
 
     That is more arithmetic than a tree, and one barrier where a tree has several.
     """
 
     def _fold(self, partial: Expr, combine: str) -> Expr:
-        shared = local(f"statistic{next(self.stage)}", self.threads)
+        shared = local(f"statistic{next(self.stage)}", self.threads * self.lines)
         total = self.emit.register(partial.dtype, "total")
+        first = self.line * self.threads
         self.out += [
-            Store(shared, self.local, partial),
+            Store(shared, first + self.local, partial),
             Barrier(),
-            Declare(total, Read(shared, const(0, I32))),
+            Declare(total, Read(shared, first)),
         ]
         part = Var("part", self.threads)
-        step = Assign(total, call(combine, total, Read(shared, part)))
+        step = Assign(total, call(combine, total, Read(shared, first + part)))
         self.out.append(For(part, const(1, I32), const(self.threads, I32), (step,)))
         return total
 
@@ -145,7 +146,7 @@ class _Vector:
         panel = Var("panel", self.panels)
         number = group * self.lines + self.line
         ragged = simplify(self.panels % self.lines) is not const(0, I32)
-        statistics = _Statistics(self.me, self.slices * self.lines, self.line, 1, emit=self.emit)
+        statistics = _Statistics(self.slice, self.slices, self.line, self.lines, emit=self.emit)
         value = statistics.reduce_all(self.p.a.value)
         return [
             Declare(self.me, self.line * self.slices + self.slice),
