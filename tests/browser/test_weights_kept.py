@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, expect
 
 import webkiln
 from tests.browser.site import Handler, Site, broken_off, corrupt, etag
 from tests.browser.tiny_bundle import write_tiny_bundle
 from webkiln.browser import find_chromium
+from webkiln.server import Server
 from webkiln.tasks.page import render
 
 DIST = Path(webkiln.__file__).parent / "runtime" / "dist"
@@ -135,18 +136,19 @@ class TestSecondVisit:
         assert weights(site) == TOTAL
 
     def test_the_network_is_off(self, wasm_browser: Browser, bundle: Bundle) -> None:
-        site = Site(bundle[0], isolated=True, policy="object-src 'none'")
         page = wasm_browser.new_page()
         page.set_default_timeout(30_000)
-        page.goto(f"{site.url}index.html")
-        expect(page.locator("#fact-download-note")).to_contain_text("kept for use offline")
-        run_in = "async () => (await navigator.serviceWorker.ready).active.state"
-        assert page.evaluate(run_in) in {"activating", "activated"}
-        site.close()
-        page.goto(f"{site.url}index.html")
-        expect(page.locator("#fact-first")).to_contain_text(re.compile(r"\d"))
-        page.locator("#selftest").click()
-        expect(page.locator("#selftest-result")).to_contain_text("Passed")
+        with Server(bundle[0], port=0) as server:
+            page.goto(server.url)
+            note = page.locator("#fact-download-note")
+            expect(note).to_contain_text("kept for use offline", timeout=20_000)
+        for address in (server.url, f"{server.url}index.html"):
+            page.goto(address)
+            expect(page.locator("#fact-first")).to_contain_text(re.compile(r"\d"), timeout=20_000)
+            page.locator("#selftest").click()
+            expect(page.locator("#selftest-result")).to_contain_text("Passed")
+        with pytest.raises(Error, match="ERR_"):  # the server is gone indeed
+            page.goto(f"{server.url}not-kept.html")
         page.close()
 
     def test_shards_of_an_earlier_build_go(self, page: Page, names: list[str]) -> None:
@@ -404,7 +406,7 @@ class TestNoRoom:
         self.quota(page, 1000)
         page.goto(f"{site.url}index.html")
         note = page.locator("#fact-download-note")
-        expect(note).to_have_text("model weights, not kept: no room on this device")
+        expect(note).to_have_text("model weights, not kept: no room on this device", timeout=20_000)
         expect(note).to_have_attribute("title", re.compile("Free some space"))
         expect(page.locator("#fact-first")).to_contain_text(re.compile(r"\d"))
         page.close()
@@ -481,3 +483,11 @@ def test_a_line_lost_and_found_in_one_visit(page: Page, site: Site, names: list[
     found = run(page, VISIT)
     assert (found["right"], found["storage"]["state"]) == (True, "kept")
     assert site.sent[names[0]] == SHARD
+
+
+def test_the_documentation_runs(page: Page) -> None:
+    text = (Path(__file__).parents[2] / "docs/offline.md").read_text()
+    [code] = re.findall(r"```ts\n(.*?)```", text, re.DOTALL)
+    assert run(page, re.sub(r"^import.*$", "", code, flags=re.MULTILINE)) is None
+    [union] = re.findall(r"readonly state: (\"pending\".*);", (DIST / "webkiln.d.ts").read_text())
+    assert re.findall(r"^\| `(\"\w+\")` \|", text, re.MULTILINE) == union.split(" | ")

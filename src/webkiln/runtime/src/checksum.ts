@@ -2,7 +2,7 @@
  * A checksum at the speed of memory, some twenty times that of SHA-256: it tells whether bytes on
  * the device are still those that SHA-256 found right when they came. Against damage, not against
  * forgery; who can write there can replace the whole page. See
- * docs/decisions/006-weights-on-the-device.md.
+ * docs/decisions/007-weights-on-the-device.md.
  */
 
 /** Bytes of a checksum. */

@@ -1,6 +1,6 @@
 /**
  * Where weights stay on the device: in the origin's private file system, a folder a bundle, a file a
- * shard. See docs/decisions/006-weights-on-the-device.md.
+ * shard. See docs/decisions/007-weights-on-the-device.md.
  */
 
 /**

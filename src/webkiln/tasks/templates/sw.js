@@ -20,12 +20,13 @@ addEventListener("activate", (event) => {
 });
 
 // Asked for anew, so that a new build shows at once, and from a cache when there is no network.
-// The runtime keeps the weights in a cache of its own, under names that are their hashes.
+// The runtime keeps the weights itself, in the origin's file system. The page is kept as "./".
 async function answer(request) {
   try {
     return await fetch(request);
   } catch (error) {
-    const kept = await caches.match(request, { ignoreSearch: true, ignoreVary: true });
+    const url = request.url.replace(/\/index\.html(?=$|[?#])/, "/");
+    const kept = await caches.match(url, { ignoreSearch: true, ignoreVary: true });
     if (kept) return kept;
     throw error;
   }
