@@ -78,7 +78,8 @@ def quantised(compute: Compute) -> Kernel | None:
 def _rows(q: QuantisedProduct) -> StagedRows | None:
     """Staging for as many rows as a task takes, fewer where they are long; None: not one fits."""
     tile = TILE_ROWS[q.sums[0].bits]
-    for count in (1,) if q.m is None else (BLOCK_ROWS, tile, 1):
+    several = [*range(BLOCK_ROWS, 0, -tile), *range(tile - 1, 0, -1)]
+    for count in [1] if q.m is None else several:
         staged = StagedRows(q, count)
         if staged.bytes <= STACK:
             return staged
