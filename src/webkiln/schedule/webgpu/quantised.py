@@ -41,18 +41,17 @@ from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import extent_of, reduces
 from webkiln.schedule.quantised import QuantisedProduct, QuantisedSum, match_quantised
 from webkiln.schedule.vectorize import vectorize
-from webkiln.schedule.webgpu.grid import at_most, groups_of
+from webkiln.schedule.webgpu.grid import groups_of
 from webkiln.schedule.webgpu.quantised_rows import many_rows
 from webkiln.schedule.webgpu.rows import RowWork
-from webkiln.schedule.webgpu.words import LANES, code_of, halves, load_words
+from webkiln.schedule.webgpu.words import LANES, code_of, halves, load
 from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS
 
 __all__ = ["has_one_row", "quantised"]
 
 FOURS = PANEL // LANES
-#: Invocations that share k, and panels of a workgroup; the latter for `MANY` columns and more.
-SHAPES = ((16, 4), (8, 8))
-MANY = 4096
+INVOCATIONS = 64  # of a workgroup, at most: those that share k, for as many panels as there is room
+SLICES = range(16, 7, -1)  # invocations that share k: the number that leaves fewest idle
 
 
 def quantised(compute: Compute) -> Kernel | None:
@@ -88,7 +87,8 @@ def has_one_row(compute: Compute) -> bool:
 
 def _one_row(p: QuantisedProduct) -> Kernel | None:
     panels = simplify(ceildiv(extent_of(p.n), PANEL))
-    slices, lines = SHAPES[at_most(extent_of(p.n)) >= MANY]
+    slices = min(SLICES, key=lambda n: -(-p.blocks // n) * n)
+    lines = INVOCATIONS // slices
     work = _Vector(p, panels, slices, lines)
     loops, group = groups_of(simplify(ceildiv(panels, lines)))
     body = work.body(group)
@@ -158,22 +158,29 @@ class _Vector:
         ]
 
     def _accumulate(self, panel: Expr, value: Expr) -> list[Stmt]:
-        """Every n-th word of the panel."""
-        out: list[Stmt] = []
-        for per in dict.fromkeys(s.per_word for s in self.p.sums):
-            word = Var(f"index{per}", self.p.depth // per)
+        """Every n-th block of the panel; its scales and offsets count once, at its end."""
+        group = Var("group_k", self.p.blocks)
+        begin: list[Stmt] = []
+        words: list[Stmt] = []
+        end: list[Stmt] = []
+        together = self.emit.register(F32, "together")
+        begin.append(Declare(together, const(0.0, F32)))
+        for number, per in enumerate(dict.fromkeys(s.per_word for s in self.p.sums)):
+            word = Var(f"word_k{per}", self.p.block // per)
             step: list[Stmt] = []
-            elements = self._elements(value, word * per, per, step)
-            together = self.emit.register(F32, "together")
-            total = elements[0]
-            for element in elements[1:]:
-                total = call("add", total, element)
-            step.append(Declare(together, total))
+            at = group * (self.p.block // per) + word
+            elements = self._elements(value, at * per, per, step)
+            if number == 0:
+                total: Expr = together
+                for element in elements:
+                    total = call("add", total, element)
+                step.append(Assign(together, total))
             for s, line in zip(self.p.sums, self.sums, strict=True):
                 if s.per_word == per:
-                    step += self._word(s, line, panel, word, elements, together)
-            out.append(For(word, self.slice, extent_of(word), tuple(step), self.slices))
-        return out
+                    self._block(s, line, panel, (group, at), elements, together, begin, step, end)
+            words.append(For(word, const(0, I32), extent_of(word), tuple(step)))
+        blocks = const(self.p.blocks, I32)
+        return [For(group, self.slice, blocks, (*begin, *words, *end), self.slices)]
 
     def _elements(self, value: Expr, first: Expr, count: int, out: list[Stmt]) -> list[Expr]:
         """`count` elements of the row from `first` on, four at a time where they are neighbours."""
@@ -191,34 +198,35 @@ class _Vector:
                 out.append(Declare(found[-1], simplify(substitute(value, {k: first + j}))))  # type: ignore[arg-type]
         return found
 
-    def _word(
+    def _block(
         self,
         s: QuantisedSum,
         line: list[Var],
         panel: Expr,
-        word: Expr,
+        at: tuple[Expr, Expr],
         elements: Sequence[Expr],
         together: Expr,
-    ) -> list[Stmt]:
-        """A word of eight columns, times the elements of the row."""
-        out: list[Stmt] = []
-        for four, total in enumerate(line):
-            column = panel * PANEL + four * LANES
-            words, pairs = load_words(s, word, column, self.emit, out)
-            scale, offset = halves(pairs)
-            dot = self._dot(words, elements, s.bits)
-            term = call("add", call("mul", dot, scale), call("mul", offset, splat(together, LANES)))
-            out.append(Assign(total, call("add", total, term)))
-        return out
+        begin: list[Stmt],
+        step: list[Stmt],
+        end: list[Stmt],
+    ) -> None:
+        """A block of eight columns: what it begins with, does for each word, and ends with.
 
-    def _dot(self, words: Expr, elements: Sequence[Expr], bits: int) -> Expr:
-        """Σ element · weight over the weights of `words`, scales and offsets aside."""
-        total: Expr | None = None
-        for i, element in enumerate(elements):
-            term = call("mul", code_of(words, i, bits), splat(element, LANES))
-            total = term if total is None else call("add", total, term)
-        assert total is not None
-        return total
+        `at` is its number and the word's.
+        """
+        for j, total in enumerate(line):
+            column = panel * PANEL + j * LANES
+            dot = self.emit.register(F32.vector(LANES), "dot")
+            begin.append(Declare(dot, const(0.0, dot.dtype)))
+            words = load(s.words, at[1], column, self.emit, step)
+            sum_: Expr = dot
+            for i, element in enumerate(elements):
+                term = call("mul", code_of(words, i, s.bits), splat(element, LANES))
+                sum_ = call("add", sum_, term)
+            step.append(Assign(dot, sum_))
+            scale, offset = halves(load(s.scales, at[0], column, self.emit, end))
+            term = call("add", call("mul", dot, scale), call("mul", offset, splat(together, LANES)))
+            end.append(Assign(total, call("add", total, term)))
 
     def _store(self, group: Expr) -> list[Stmt]:
         """The slices' sums, added up by an invocation for each column, which stores its result."""

@@ -32,7 +32,7 @@ from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import extent_of, product, reduces
 from webkiln.schedule.quantised import QuantisedProduct
 from webkiln.schedule.webgpu.grid import at_most, unflatten
-from webkiln.schedule.webgpu.words import LANES, code_of, halves, load_words
+from webkiln.schedule.webgpu.words import LANES, code_of, halves, load
 from webkiln.targets.webgpu import MAX_GROUPS
 
 __all__ = ["many_rows"]
@@ -172,7 +172,9 @@ class _Matrix:
             line = slot // (FOURS * words)
             inside: list[Stmt] = [Declare(panel, minimum(self.column // PANEL + line, last))]
             column = panel * PANEL + half * LANES
-            loaded, pairs = load_words(s, k // s.per_word + word, column, self.emit, inside)
+            at = k // s.per_word + word
+            loaded = load(s.words, at, column, self.emit, inside)
+            pairs = load(s.scales, at // (s.block // s.per_word), column, self.emit, inside)
             scale, offset = (self.emit.register(F32.vector(LANES), n) for n in ("scale", "offset"))
             for var, e in zip((scale, offset), halves(pairs), strict=True):
                 inside.append(Declare(var, e))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import F32, U32
 from webkiln.ir.expr import Expr, Read, Var, call, cast, const
 from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Declare, Stmt
 from webkiln.schedule.emit import Emitter
-from webkiln.schedule.quantised import QuantisedSum
 
-__all__ = ["LANES", "code_of", "halves", "load_words"]
+__all__ = ["LANES", "code_of", "halves", "load"]
 
 LANES = 4  # columns of a vector of words
 
@@ -27,13 +27,8 @@ def halves(pair: Expr) -> tuple[Expr, Expr]:
     return call("half", pair), call("half", call("shr", pair, const(16, pair.dtype)))
 
 
-def load_words(
-    s: QuantisedSum, word: Expr, column: Expr, emit: Emitter, out: list[Stmt]
-) -> tuple[Var, Var]:
-    """Registers for word number `word` of four columns, and for their scales and offsets."""
-    wide = U32.vector(LANES)
-    words, pairs = emit.register(wide, "word"), emit.register(wide, "pair")
-    group = word // (s.block // s.per_word)
-    out.append(Declare(words, Read(s.words, simplify(s.words.offset((word, column))), LANES)))
-    out.append(Declare(pairs, Read(s.scales, simplify(s.scales.offset((group, column))), LANES)))
-    return words, pairs
+def load(matrix: Buffer, row: Expr, column: Expr, emit: Emitter, out: list[Stmt]) -> Var:
+    """A register for row `row` of `matrix`, words or scales, in four columns from `column` on."""
+    loaded = emit.register(U32.vector(LANES), "word")
+    out.append(Declare(loaded, Read(matrix, simplify(matrix.offset((row, column))), LANES)))
+    return loaded
