@@ -50,8 +50,11 @@ def feeds(program: Program, position: int, rows: int = 1) -> dict[str, np.ndarra
 
 
 @pytest.mark.webgpu
-@pytest.mark.parametrize("tiny", [LLAMA, QWEN2, EIGHT], ids=["llama", "qwen2", "eight bits"])
-@pytest.mark.parametrize("position", [0, 9])
+@pytest.mark.parametrize(
+    ("tiny", "position"),
+    [(LLAMA, 0), (LLAMA, 9), (QWEN2, 9), (EIGHT, 9)],
+    ids=["first token", "llama", "qwen2", "eight bits"],
+)
 def test_dispatches_compute_the_program(
     tiny: tiny_gguf.Tiny, position: int, tmp_path: Path
 ) -> None:
