@@ -19,8 +19,8 @@ def render(results: dict[str, Any]) -> str:
     parts += ["### Tokens a second", _speeds(results["places"])]
     visit = results["second_visit"]
     parts.append(
-        f"Navigation to first token, wasm, 1 thread: first visit {visit['first_ms']:,.0f} ms, later "
-        f"ones {_spread(visit['summary'], ',.0f')} ms."
+        f"Navigation to first token, wasm, 1 thread: first visit {visit['first_ms']:,.0f} ms, "
+        f"later ones {_spread(visit['summary'], ',.0f')} ms."
     )
     parts.append(_native(results["native"]))
     return "\n\n".join(parts)
@@ -58,7 +58,7 @@ def _native(n: dict[str, Any]) -> str:
     share = n["floor_ms"] / n["decode_ms"]
     return (
         f"The same wasm in wasmtime, one thread: prefill {n['prefill_per_s']:.0f}, decode "
-        f"{n['decode_per_s']:.0f} tokens/s. A token reads {n['bytes_a_token'] / 1e6:.0f} MB; at the "
-        f"{n['bandwidth'] / 1e9:.1f} GB/s that one core reads here, that takes {n['floor_ms']:.1f} "
-        f"ms of the {n['decode_ms']:.1f} ({share:.0%})."
+        f"{n['decode_per_s']:.0f} tokens/s. A token reads {n['bytes_a_token'] / 1e6:.0f} MB; at "
+        f"the {n['bandwidth'] / 1e9:.1f} GB/s that one core reads here, that takes "
+        f"{n['floor_ms']:.1f} ms of the {n['decode_ms']:.1f} ({share:.0%})."
     )

@@ -90,9 +90,10 @@ def build(
         typer.Option(
             "--activations",
             metavar="KIND",
-            help="What products with quantised weights compute with: int8 (faster) or f32.",
+            help="What WebAssembly may round the inputs of products with quantised weights to: "
+            "int16, int8 (faster for prompts, less exact), or f32 (not at all).",
         ),
-    ] = "int8",
+    ] = "int16",
     bounds: Annotated[
         list[str] | None,
         typer.Option(

@@ -15,7 +15,7 @@ from webkiln.errors import InputError
 from webkiln.frontends import load
 from webkiln.passes.blocks import Blocks, from_blocks, to_blocks
 from webkiln.passes.dequantize_weights import dequantize_weights
-from webkiln.passes.exact_activations import exact_activations
+from webkiln.passes.limit_activations import limit_activations
 from webkiln.passes.quantize_weights import quantize_weights
 
 
@@ -239,9 +239,11 @@ def test_columns_that_stay_columns_are_turned(rng):
 
 def test_activations_are_kept_where_an_exporter_would_round_them(rng):
     model, _ = tied(rng)
-    quantised = exact_activations(quantize_weights(model, 4, smallest=1024, accuracy_level=4))
+    quantised = quantize_weights(model, 4, smallest=1024, accuracy_level=4)
     products = [node for node in quantised.graph if node.op_type == "MatMulNBits"]
-    assert [node.attributes["accuracy_level"].value for node in products] == [1, 1]
+    for activations, level in (("int8", 4), ("int16", 2), ("f32", 1), ("int8", 1)):
+        limit_activations(quantised, activations)
+        assert [node.attributes["accuracy_level"].value for node in products] == [level, level]
 
 
 def test_other_bits_are_refused(rng):

@@ -26,7 +26,7 @@ from webkiln.schedule.kernel import statements
 from webkiln.schedule.wasm import schedule
 from webkiln.targets.toolchain import VARIANTS
 
-EXACT, COARSE = 1, 4  # accuracy_level: activations in float32, or in 8 bits
+EXACT, MIDDLE, COARSE = 1, 2, 4  # accuracy_level: activations in float32, or in 16 or 8 bits
 
 
 # --- fusion ---------------------------------------------------------------------------------------
@@ -75,14 +75,14 @@ def kernels(model: onnx.ModelProto, tolerance: float, **dims: int) -> list[Kerne
     return found
 
 
-@pytest.mark.parametrize(("level", "tolerance"), [(EXACT, 1e-5), (COARSE, 0.02)])
+@pytest.mark.parametrize(("level", "tolerance"), [(EXACT, 1e-5), (MIDDLE, 2e-4), (COARSE, 0.02)])
 @pytest.mark.parametrize("rows", [1, 6])
 def test_kernels_of_a_layer(rows: int, level: int, tolerance: float) -> None:
     found = kernels(decoder_layer("n", level), tolerance, n=rows)
     assert [k.kind for k in found].count("quantised") == 5
 
 
-@pytest.mark.parametrize(("level", "tolerance"), [(EXACT, 1e-5), (COARSE, 0.02)])
+@pytest.mark.parametrize(("level", "tolerance"), [(EXACT, 1e-5), (MIDDLE, 2e-4), (COARSE, 0.02)])
 def test_kernels_of_one_row(level: int, tolerance: float) -> None:
     found = kernels(decoder_layer(1, level), tolerance)
     products = [k for k in found if k.kind == "quantised"]
@@ -104,7 +104,8 @@ def test_coarse_rows_are_bytes() -> None:
 
 
 CASES = [
-    product(rows, k, n, bits, block, zeros, accuracy_level=COARSE)
+    product(rows, k, n, bits, block, zeros, accuracy_level=level)
+    for level in (COARSE, MIDDLE)
     for rows in ("1", "2,s=18")
     for k, n, bits, block, zeros in (
         (64, 16, 4, 32, "packed"),

@@ -8,12 +8,12 @@ from webkiln.bundle.writer import DispatchRecord, KernelRecord, ProgramRecord, S
 
 __all__ = [
     "Bundle",
-    "GoldenSample",
     "DispatchRecord",
+    "GoldenSample",
     "KernelRecord",
-    "ProgramRecord",
     "OutputCheck",
     "Plan",
+    "ProgramRecord",
     "Shader",
     "StepTime",
     "assemble",

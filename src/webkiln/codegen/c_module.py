@@ -128,6 +128,11 @@ static inline words_128 dot4_128(words_128 a, words_128 b, words_128 total) {
 #endif
 }
 
+/* Each lane plus the products of its two halves. */
+static inline words_128 dot2_128(words_128 a, words_128 b, words_128 total) {
+  return total + __builtin_wasm_dot_s_i32x4_i16x8((shorts_128)a, (shorts_128)b);
+}
+
 /* Reads a word for its cache line alone; clang and engines must take the read for needed. */
 static inline void touch(const void *p) {
   int word = *(const volatile int *)p;
@@ -187,20 +192,20 @@ def _vector_helpers(t: DType) -> str:
         for name in ("truncdiv", "fmod", "floordiv", "mod"):
             out.append(_LANE_BY_LANE.format(kind=kind, element=element, name=name, lanes=t.lanes))
     if t.scalar == I32 and t.lanes % 4 == 0:
-        out.append(_dot4(kind, t.lanes))
+        out += [_dot(name, kind, t.lanes) for name in ("dot2", "dot4")]
     return "\n".join(out)
 
 
-def _dot4(kind: str, lanes: int) -> str:
-    """Products of bytes for any number of 128-bit vectors."""
+def _dot(name: str, kind: str, lanes: int) -> str:
+    """Products of parts of words for any number of 128-bit vectors."""
     parts = []
     for first in range(0, lanes, 4):
         at = ", ".join(map(str, range(first, first + 4)))
         a, b, total = (f"__builtin_shufflevector({x}, {x}, {at})" for x in ("a", "b", "total"))
-        parts.append(f"dot4_128({a}, {b}, {total})")
-    head = f"static inline {kind} dot4_{kind}({kind} a, {kind} b, {kind} total)"
+        parts.append(f"{name}_128({a}, {b}, {total})")
+    head = f"static inline {kind} {name}_{kind}({kind} a, {kind} b, {kind} total)"
     if lanes == 4:
-        return f"{head} {{ return ({kind})dot4_128(a, b, total); }}"
+        return f"{head} {{ return ({kind}){name}_128(a, b, total); }}"
     while len(parts) > 1:  # joined pairwise: 4 lanes to 8, to 16
         width = 2 * lanes // len(parts)
         every = ", ".join(map(str, range(width)))

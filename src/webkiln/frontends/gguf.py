@@ -29,7 +29,7 @@ _SAMPLING = {
     "repetition_penalty": "penalty_repeat",
 }  # fmt: skip
 DEFAULT_CONTEXT = 2048  # a cache that small devices can hold; `context` asks for more
-ACTIVATIONS = {"int8": 4, "f32": 1}  # MatMulNBits' accuracy_level
+ACTIVATIONS = {"int8": 4, "int16": 2, "f32": 1}  # MatMulNBits' accuracy_level
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,16 @@ def _dot4(a: Any, b: Any, total: Any) -> Any:
     return result
 
 
+def _dot2(a: Any, b: Any, total: Any) -> Any:
+    """Plus the products of a's signed halves with b's."""
+    result = np.asarray(total, np.int64)
+    for shift in (0, 16):
+        halves = ((np.right_shift(x, shift) & 0xFFFF).astype(np.uint16) for x in (a, b))
+        left, right = (h.view(np.int16).astype(np.int64) for h in halves)
+        result = result + left * right
+    return result
+
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -65,9 +75,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "bitnot": np.bitwise_not,
     "shl": np.left_shift,
     "shr": np.right_shift,
+    "dot2": _dot2,
     "dot4": _dot4,
     "half": _half,
-    "coarse": lambda a: a,
+    "coarse8": lambda a: a,
+    "coarse16": lambda a: a,
     "select": np.where,
     "neg": np.negative,
     "abs": np.abs,

@@ -71,8 +71,8 @@ class Kernel:
 
     `buffers` are its parameters, inputs first, with `access` each; `params` are its int32 ones
     (symbolic extents). `arguments` are the buffers that this use of it has for them, where they
-    are others: several uses may share loops and body. `loops` are the parallel loops, outermost first; `body` is what one
-    iteration does.
+    are others: several uses may share loops and body. `loops` are the parallel loops, outermost
+    first; `body` is what one iteration does.
     """
 
     name: str

@@ -78,7 +78,8 @@ def _operations(law: Law, names: str) -> dict[str, Law]:
 OPERATIONS: dict[str, Law] = {
     **_operations(_BINARY, "add sub mul div floordiv mod truncdiv fmod pow atan2 min max"),
     **_operations(_UNARY, "neg abs exp log sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh"),
-    **_operations(_UNARY, "asinh acosh atanh erf floor ceil round trunc sign coarse"),
+    **_operations(_UNARY, "asinh acosh atanh erf floor ceil round trunc sign"),
+    **_operations(_UNARY, "coarse8 coarse16"),
     **_operations(_BITS, "bitand bitor bitxor bitnot shl shr"),
     **_operations(_COMPARISON, "lt le eq ne"),
     **_operations(_TEST, "isnan isinf"),
@@ -100,6 +101,10 @@ OPERATIONS: dict[str, Law] = {
     "bitcast": (
         "it keeps its bytes",
         lambda e: _size(e.args[0].dtype) == _size(e.dtype),
+    ),
+    "dot2": (
+        "it adds products of the halves of two int32 to a third",
+        lambda e: len(e.args) == 3 and _same(e) and e.dtype.scalar == I32,
     ),
     "dot4": (
         "it adds products of the bytes of two int32 to a third",

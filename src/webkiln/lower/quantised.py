@@ -82,12 +82,12 @@ def _is(e: Expr, name: str) -> bool:
 class Term:
     """`reduce` is Σ_k a[k] · w[k, n], w being `bits` bits a weight in blocks of `block`.
 
-    `coarse`: a may be rounded to 8 bits a block.
+    `coarse`: a may be rounded to so many bits (8 or 16) a block; 0: it may not.
     """
 
     reduce: Reduce
     a: Expr
-    coarse: bool
+    coarse: int
     words: Load
     scales: Load
     bits: int
@@ -142,7 +142,7 @@ def _term(reduce: Reduce, n: Var) -> Term | None:
             return None
         if pair.args != (group, n) or words.args[1] is not n or 32 // weight.bits != sizes[2]:
             return None
-        coarse = _is(a, "coarse")
+        coarse = next((bits for bits in (8, 16) if _is(a, f"coarse{bits}")), 0)
         a = a.args[0] if coarse else a
         block = sizes[1] * sizes[2]
         return Term(reduce, a, coarse, words, pair, weight.bits, block, block * sizes[0])

@@ -72,6 +72,11 @@ def weight(word: Expr, pair: Expr, inside: Expr, bits: int) -> Expr:
     return cast(bitcast(code, I32), F32) * scale + offset
 
 
+#: by the operator's accuracy_level (2 asks for float16, 4 for int8): the leave to round a row of A
+#: to integers of so many bits, which a schedule may take
+COARSE = {2: "coarse16", 4: "coarse8"}
+
+
 @operator("MatMulNBits", domain="com.microsoft")
 def matmul_nbits(
     ctx: Context,
@@ -96,14 +101,14 @@ def matmul_nbits(
     matrix = _matrix(ctx, b, scales, zero_points, depth, n)
     groups, words = -(-depth // matrix.block), matrix.block // matrix.per_word
     whole = depth % matrix.block == 0
-    coarse = ctx.int("accuracy_level", 0) == 4
+    coarse = COARSE.get(ctx.int("accuracy_level", 0))
 
     def value(*i: Expr) -> Expr:
         *row, column = i
 
         def term(group: Expr, word: Expr, inside: Expr) -> Expr:
             k = (group * words + word) * matrix.per_word + inside
-            x = call("coarse", a[(*row, k)]) if coarse else a[(*row, k)]
+            x = call(coarse, a[(*row, k)]) if coarse else a[(*row, k)]
             if not whole:  # the last block is filled up
                 x = select(compare("lt", k, depth), x, const(0, x.dtype))
             return x * matrix.element(group, word, inside, column)

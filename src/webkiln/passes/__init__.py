@@ -15,13 +15,13 @@ from onnx_ir.passes import common
 from webkiln import ops
 from webkiln.passes.bind_constants import bind_constants, name_dimensions
 from webkiln.passes.dequantize_weights import dequantize_weights
-from webkiln.passes.exact_activations import exact_activations
 from webkiln.passes.fold_affine import fold_affine
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.fold_pad import explicit_pads, fold_pad
 from webkiln.passes.fold_scale import fold_scale
 from webkiln.passes.infer_shapes import infer_shapes
 from webkiln.passes.inline_functions import inline_functions, inline_operators
+from webkiln.passes.limit_activations import ACTIVATIONS, limit_activations
 from webkiln.passes.merge_parallel_matmuls import merge_parallel_matmuls
 from webkiln.passes.merge_quantised_products import merge_quantised_products
 from webkiln.passes.merge_reshapes import merge_reshapes
@@ -32,7 +32,14 @@ from webkiln.passes.remove_no_ops import remove_no_ops
 from webkiln.passes.simplify_transposes import simplify_transposes
 from webkiln.passes.unroll_recurrent import unroll_recurrent
 
-__all__ = ["SIMPLIFY", "dequantize_weights", "exact_activations", "quantize_weights", "run"]
+__all__ = [
+    "ACTIVATIONS",
+    "SIMPLIFY",
+    "dequantize_weights",
+    "limit_activations",
+    "quantize_weights",
+    "run",
+]
 
 Pass = Callable[[ir.Model], ir.Model]
 

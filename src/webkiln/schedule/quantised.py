@@ -52,7 +52,7 @@ class QuantisedProduct:
 
     `n` is the last of those loops, `rows` are the others. `a` has loops `rows` and `k`, 0 … `depth`
     - 1; it is what all `sums` multiply. Loops of one iteration are left out. `coarse`: a may be
-    rounded to 8 bits a block.
+    rounded to 8 or 16 bits a block.
     """
 
     epilogue: Nest
@@ -62,7 +62,7 @@ class QuantisedProduct:
     k: Var
     depth: int
     sums: tuple[QuantisedSum, ...]
-    coarse: bool
+    coarse: int
 
     @property
     def m(self) -> Var | None:

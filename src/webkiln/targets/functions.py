@@ -424,7 +424,9 @@ FLOAT: Final[dict[str, Callable[..., Expr]]] = {
     "floordiv": lambda x, y: call("floor", x / y),
     "truncdiv": lambda x, y: call("trunc", x / y),
     "sign": _sign,
-    "coarse": lambda x: x,  # the leave to round it, which a schedule took or did not
+    # the leave to round it, which a schedule took or did not
+    "coarse8": lambda x: x,
+    "coarse16": lambda x: x,
     # by their bits: shader compilers may assume that no NaN and no infinity ever occurs
     "isnan": lambda x: compare("gt", _magnitude_bits(x), 0x7F800000),
     "isinf": lambda x: compare("eq", _magnitude_bits(x), 0x7F800000),

@@ -7,7 +7,7 @@ does the same pre- and post-processing for `webkiln run`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from webkiln.tasks import (
     text_generation,
 )
 
-__all__ = ["Task", "detect", "get", "graph", "names", "prepare", "programs"]
+__all__ = ["Task", "checked", "detect", "get", "graph", "names", "prepare", "programs"]
 
 
 class Task(Protocol):
@@ -114,3 +114,9 @@ def programs(task: Task, source: Source) -> Mapping[str, Mapping[str, int]]:
     """The bundle's programs by name, each with the bounds of dimensions that are its own."""
     own = getattr(task, "programs", None)
     return {"main": {}} if own is None else own(source)
+
+
+def checked(task: Task, outputs: Collection[str]) -> Collection[str]:
+    """The names of the outputs that golden samples compare; by default all."""
+    own: Collection[str] | None = getattr(task, "CHECKED", None)
+    return outputs if own is None else own

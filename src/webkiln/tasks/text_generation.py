@@ -32,6 +32,7 @@ __all__ = [
 ]  # fmt: skip
 
 NAME = "text-generation"
+CHECKED = ("logits",)  # by golden samples: of two tokens that are as likely, either may come first
 TOKENIZER = "tokenizer.json"
 
 # For models whose makers recommend nothing. Small ones wander off at higher temperatures: this is

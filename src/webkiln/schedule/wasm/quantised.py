@@ -247,8 +247,28 @@ class _Builder:
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
     ) -> list[Expr]:
         """Σ a·q over a group, in integers, for each row; as float32."""
-        integers = self._bytes if s.bits == 8 else self._nibbles
+        integers = self._nibbles if s.bits == 4 else self._bytes
+        if self.q.coarse == 16:
+            integers = self._pairs
         return [cast(total, WIDE) for total in integers(s, panel, group, rows, out)]
+
+    def _pairs(
+        self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
+    ) -> list[Expr]:
+        """A of 16 bits: shift by shift, the halves of a word have two weights."""
+        totals = [self.emit.register(INTS, "total") for _ in rows]
+        out += [Declare(t, const(0, INTS)) for t in totals]
+        mask = const(0x000F000F if s.bits == 4 else 0x00FF00FF, s.words.dtype.vector(PANEL))
+        shifts = s.per_word // 2
+        for j, word in self._words(s, panel, group, out):
+            for i in range(shifts):
+                moved: Expr = call("shr", word, i * s.bits) if i else word
+                two = self.emit.register(INTS, "weights")
+                out.append(Declare(two, bitcast(call("bitand", moved, mask), INTS)))
+                for row, total in zip(rows, totals, strict=True):
+                    a = splat(self.staged.pair(row, group, j * shifts + i), PANEL)
+                    out.append(Assign(total, call("dot2", a, two, total)))
+        return list(totals)
 
     def _nibbles(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]

@@ -19,6 +19,7 @@ from webkiln.ir.expr import (
     cast,
     compare,
     const,
+    lane,
     maximum,
     select,
     splat,
@@ -42,11 +43,12 @@ SHIFT = 2.0**60
 
 @dataclass(frozen=True)
 class StagedRows:
-    """`count` rows of `q`'s A: as int8 with a scale and a sum a group where `q` is coarse, else as
-    float32 with the sum.
+    """`count` rows of `q`'s A: as int8 or int16 with a scale and a sum a group where `q` is coarse,
+    else as float32 with the sum.
 
     Beside weights of 8 bits, which take the signed operand of a dot product, the int8 are split
-    into what is positive and what is negative, 7 bits each.
+    into what is positive and what is negative, 7 bits each. The int16 lie in pairs, the halves of
+    an int32, in the order in which the halves of a word of weights meet them.
     """
 
     q: QuantisedProduct
@@ -70,7 +72,7 @@ class StagedRows:
     @property
     def split(self) -> bool:
         """Whether positive and negative elements are apart."""
-        return self.q.coarse and self.q.sums[0].bits == 8
+        return self.q.coarse == 8 and self.q.sums[0].bits == 8
 
     @property
     def bytes(self) -> int:
@@ -81,7 +83,9 @@ class StagedRows:
 
     @cached_property
     def elements(self) -> Buffer:
-        """[rows, depth]; [rows, 2, depth] where split, positive ones first."""
+        """[rows, depth]; where split [rows, 2, depth], positive first; pairs: [rows, depth / 2]."""
+        if self.q.coarse == 16:
+            return self._memory("elements", I32, self.q.depth // 2)
         kind = I8 if self.q.coarse else F32
         return self._memory("elements", kind, *((2,) if self.split else ()), self.q.depth)
 
@@ -109,6 +113,11 @@ class StagedRows:
         which = (const(sign, I32),) if self.split else ()
         where = simplify(self.elements.offset((row, *which, group * self.group + at)))
         return bitcast(Read(self.elements, where, 4), I32)
+
+    def pair(self, row: Expr, group: Expr, at: int) -> Expr:
+        """The group's `at`-th pair."""
+        where = self.elements.offset((row, group * (self.group // 2) + at))
+        return Read(self.elements, simplify(where))
 
     def sum(self, row: Expr, group: Expr) -> Expr:
         """128 times the sum of the group's int8, where split."""
@@ -190,20 +199,22 @@ class StagedRows:
         return out
 
     def _coarse(self, value: Expr, place: Expr, group: Expr, emit: Emitter) -> list[Stmt]:
-        """Symmetric around zero: scale = max |x| / 127, q = round(x / scale)."""
+        """Symmetric around zero: scale = max |x| / 127 (or 32767), q = round(x / scale)."""
+        most = 2 ** (self.q.coarse - 1) - 1
         out: list[Stmt] = []
         parts = self._load(value, group, emit, out)
         top, inverse, scale = (emit.register(F32, n) for n in ("top", "inverse", "scale"))
         out.append(Declare(top, _fold("max", [call("abs", p) for p in parts])))
         some = compare("lt", 0.0, top)
-        out.append(Declare(inverse, select(some, 127.0 / top, const(0, F32))))
-        out.append(Declare(scale, top * (SHIFT / 127)))
+        out.append(Declare(inverse, select(some, float(most) / top, const(0, F32))))
+        out.append(Declare(scale, top * (SHIFT / most)))
         codes = []
         for p, x in enumerate(parts):
             code = emit.register(F32.vector(LANES), "code")
             out.append(Declare(code, call("round", x * splat(inverse, LANES))))
             codes.append(code)
-            out += self._store_codes(code, place, group * self.group + p * LANES)
+            store = self._store_pairs if self.q.coarse == 16 else self._store_codes
+            out += store(code, place, group * self.group + p * LANES, emit)
         at = self.scales.offset((place, group, 0))
         total = emit.register(F32, "total")
         out.append(Declare(total, _fold("add", codes)))
@@ -214,7 +225,24 @@ class StagedRows:
             out.append(Store(self.sums, where, cast(total * 128.0, I32)))
         return out
 
-    def _store_codes(self, code: Var, place: Expr, at: Expr) -> list[Stmt]:
+    def _store_pairs(self, code: Var, place: Expr, at: Expr, emit: Emitter) -> list[Stmt]:
+        """A word of weights has elements i and i + 2 of each four in its halves."""
+        codes = emit.register(I32.vector(LANES), "codes")
+        out: list[Stmt] = [Declare(codes, cast(code, codes.dtype))]
+        start = self.elements.offset((place, simplify(at // 2)))
+        for i, (low, high) in enumerate(self._pairs()):
+            a, b = (lane(codes, k) for k in (low, high))
+            both = call("bitor", call("bitand", a, 0xFFFF), call("shl", b, 16))
+            out.append(Store(self.elements, simplify(start + i), both))
+        return out
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Of 16 elements, those that meet the halves of words of weights, shift by shift."""
+        word = 32 // self.q.sums[0].bits
+        inside = [(0, 2), (4, 6), (1, 3), (5, 7)] if word == 8 else [(0, 2), (1, 3)]
+        return [(w + a, w + b) for w in range(0, LANES, word) for a, b in inside]
+
+    def _store_codes(self, code: Var, place: Expr, at: Expr, emit: Emitter) -> list[Stmt]:
         bytes_ = I8.vector(LANES)
         if not self.split:
             where = simplify(self.elements.offset((place, at)))
