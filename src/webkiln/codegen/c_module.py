@@ -128,8 +128,10 @@ static inline words_128 dot4_128(words_128 a, words_128 b, words_128 total) {
 #endif
 }
 
-/* Each lane plus the products of its two halves. */
+/* Each lane plus the products of its two halves. Sums are made in the order in which they are
+ * written: clang would sort them anew, with many more operands at a time than registers. */
 static inline words_128 dot2_128(words_128 a, words_128 b, words_128 total) {
+  __asm__ volatile("" : "+r"(total));
   return total + __builtin_wasm_dot_s_i32x4_i16x8((shorts_128)a, (shorts_128)b);
 }
 
