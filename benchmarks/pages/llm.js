@@ -33,8 +33,14 @@ async function loadWebkiln({ folder, device, threads }) {
 
 async function loadWllama({ file, device, threads }) {
   const { Wllama } = await import("./wllama/index.js");
-  const quiet = { debug() {}, log() {}, warn() {}, error: console.error };
-  const wllama = new Wllama({ default: new URL("./wllama/wasm/wllama.wasm", location.href).href }, { logger: quiet });
+  // What it says of the GPU belongs beside its figures: it goes on without one in silence.
+  const said = [];
+  const note = (...words) => {
+    const line = words.join(" ");
+    if (/offloaded|WebGPU/i.test(line)) said.push(line.slice(0, 160));
+  };
+  const logger = { debug: note, log: note, warn: note, error: console.error };
+  const wllama = new Wllama({ default: new URL("./wllama/wasm/wllama.wasm", location.href).href }, { logger });
   const blob = await (await fetch(file)).blob();
   await wllama.loadModel([blob], {
     n_ctx: 1024,
@@ -45,7 +51,7 @@ async function loadWllama({ file, device, threads }) {
     jinja: false,
   });
   return {
-    description: `wllama, ${device} × ${wllama.getNumThreads()}, ${file.split(".").at(-2)}`,
+    description: [`wllama, ${device} × ${wllama.getNumThreads()}, ${file.split(".").at(-2)}`, ...said].join("; "),
     async generate(prompt, count, onTokens) {
       let text = "";
       const stream = await wllama.createCompletion({

@@ -50,7 +50,7 @@ def test_a_row_a_step_with_what_was_fused(page: Page) -> None:
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(3)
     expect(rows.nth(0).locator(".chip")).to_have_text(["MatMul_0", "Relu_1"])
-    expect(rows.nth(0)).to_contain_text("contraction k0")
+    expect(rows.nth(0)).to_contain_text("contraction")
     expect(rows.nth(0)).to_contain_text("6.40 K")
     expect(rows.nth(0)).to_contain_text("90.1 %")
     assert page.locator("td.rail circle").count() == 3

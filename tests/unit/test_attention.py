@@ -61,7 +61,8 @@ def check(model: Any, position: int, rows: int, target: str, run: Runner) -> Non
     dims = {"n": rows} if symbolic else {}
     kinds = []
     for compute, kernel, actual, expected in steps(model, inputs, dims, target, run):
-        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
+        # Sums of some hundred probabilities near 1; exp on an adapter may be off by 3 + 2·|x| ulp.
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-5)
         kinds.append(kernel.kind)
         if compute.out.name == "y":
             wanted = onnx_outputs(model, inputs)["y"]
