@@ -46,9 +46,16 @@ async (args) => {
     const name = "webkiln " + encodeURIComponent(new URL("./model/", location));
     return (await navigator.storage.getDirectory()).getDirectoryHandle(name, { create: true });
   };
+  // A file may be removed between its being listed and being looked at.
+  const gone = (error) => {
+    if (error.name !== "NotFoundError") throw error;
+  };
   const files = async () => {
     const found = {};
-    for await (const [name, handle] of await folder()) found[name] = (await handle.getFile()).size;
+    for await (const [name, handle] of await folder()) {
+      const file = await handle.getFile().catch(gone);
+      if (file) found[name] = file.size;
+    }
     return found;
   };
   const put = async (name, bytes) => {
