@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from webkiln import __version__, terminal
+from webkiln import cli_options as opt
 from webkiln.errors import InputError, WebkilnError
 from webkiln.output import terminate_as_interrupt
 
@@ -37,16 +38,6 @@ app = typer.Typer(
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `build` wrote.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Port = Annotated[
-    int,
-    typer.Option(
-        "--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 takes a free one."
-    ),
-]
-Host = Annotated[str, typer.Option("--host", metavar="NAME", help="Address to listen on.")]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -66,66 +57,17 @@ def _options(
 
 @app.command()
 def build(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A file, a folder or a Hugging Face repo id."),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the bundle goes.")
-    ] = Path("dist"),
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task", metavar="TASK", help="What the model is for. Default: what it looks like."
-        ),
-    ] = None,
-    quantize: Annotated[
-        str,
-        typer.Option(
-            "--quantize", metavar="KIND", help="Weights in blocks of 8 or 4 bits: q8, q4. Or f32."
-        ),
-    ] = "f32",
-    activations: Annotated[
-        str,
-        typer.Option(
-            "--activations",
-            metavar="KIND",
-            help="What WebAssembly may round the inputs of products with quantised weights to: "
-            "int16, int8 (faster for prompts, less exact), or f32 (not at all).",
-        ),
-    ] = "int16",
-    bounds: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--max",
-            metavar="NAME=N",
-            help="Upper bound of a symbolic dimension; repeatable. Of a language model, "
-            "sequence=N is how many tokens a conversation may have.",
-        ),
-    ] = None,
-    targets: Annotated[
-        str,
-        typer.Option("--targets", metavar="LIST", help="What to compile for, separated by commas."),
-    ] = "webgpu,wasm",
-    constants: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--constant", metavar="NAME=VALUE", help="Fix an input to a value; repeatable."
-        ),
-    ] = None,
-    title: Annotated[
-        str | None,
-        typer.Option(
-            "--title", metavar="TEXT", help="The page's title. Default: the model's name."
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision", metavar="NAME", help="Branch, tag or commit of a Hugging Face repo."
-        ),
-    ] = None,
-    as_json: Json = False,
+    model: opt.ModelName,
+    output: opt.BundleFolder = Path("dist"),
+    task: opt.Task = None,
+    quantize: opt.Quantize = "f32",
+    activations: opt.Activations = "int16",
+    bounds: opt.Bounds = None,
+    targets: opt.Targets = "webgpu,wasm",
+    constants: opt.Constants = None,
+    title: opt.Title = None,
+    revision: opt.Revision = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Compile a model into a static folder.
 
@@ -182,9 +124,9 @@ def _build_summary(output: Path, seconds: float) -> dict[str, Any]:
 
 @app.command()
 def serve(
-    folder: Folder,
-    port: Port = 3000,
-    host: Host = "localhost",
+    folder: opt.Folder,
+    port: opt.Port = 3000,
+    host: opt.Host = "localhost",
     isolation: Annotated[
         bool,
         typer.Option(
@@ -201,55 +143,19 @@ def serve(
 
 @app.command()
 def run(
-    folder: Folder,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            metavar="FILE",
-            help="What the task takes: an image, a text or a file of it, a .npz of arrays; "
-            "or NAME=FILE.npy for one input by name (repeatable).",
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="What to say to a language model."),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="Who the model is to be.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Continue the prompt as it is, without a chat template.")
-    ] = False,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option("--max-tokens", metavar="N", help="Tokens of the answer at most."),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option("--temperature", metavar="T", help="0 to 2; 0: always the likeliest token."),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option("--top-k", metavar="N", help="Only the N likeliest tokens; 0: all."),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option("--top-p", metavar="P", help="Only the likeliest that together have P."),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option("--min-p", metavar="P", help="Only those P times as likely as the likeliest."),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="The same seed gives the same answer."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Save raw outputs.")
-    ] = None,
-    as_json: Json = False,
+    folder: opt.Folder,
+    inputs: opt.Inputs = None,
+    prompt: opt.Prompt = None,
+    system: opt.System = None,
+    raw: opt.Raw = False,
+    max_tokens: opt.MaxTokens = None,
+    temperature: opt.Temperature = None,
+    top_k: opt.TopK = None,
+    top_p: opt.TopP = None,
+    min_p: opt.MinP = None,
+    seed: opt.Seed = None,
+    output: opt.OutputFile = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Run a bundle here, without a browser.
 
@@ -313,7 +219,7 @@ def _say_answer(answer: Answer, as_json: bool) -> None:
 
 
 @app.command()
-def check(folder: Folder, as_json: Json = False) -> None:
+def check(folder: opt.Folder, as_json: opt.Json = False) -> None:
     """Compare a bundle with the reference.
 
     Replays the samples that ONNX Runtime computed when the bundle was built; exits with 1 when
@@ -364,7 +270,7 @@ def inspect(
         Path | None,
         typer.Option("--html", metavar="FILE", help="Write the report as one page."),
     ] = None,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Show operators, kernels, cost and memory.
 
@@ -398,7 +304,7 @@ def inspect(
 
 @app.command()
 def bench(
-    folder: Folder,
+    folder: opt.Folder,
     browser: Annotated[
         str, typer.Option("--browser", metavar="PATH", help="chromium, or the path of one.")
     ] = "chromium",
@@ -433,7 +339,7 @@ def bench(
             help="The model that the bundle was built from, for --against.",
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: opt.Json = False,
 ) -> None:
     """Time a bundle in a headless browser.
 
@@ -470,8 +376,8 @@ def demo(
             "--apps", metavar="LIST", help="Only these apps, separated by commas. Default: all."
         ),
     ] = None,
-    port: Port = 3000,
-    host: Host = "localhost",
+    port: opt.Port = 3000,
+    host: opt.Host = "localhost",
     serving: Annotated[
         bool, typer.Option("--serve/--no-serve", help="Serve the gallery when it is built.")
     ] = True,
