@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.expr import Dim, Expr, Var
+from webkiln.ir.expr import Dim, Expr, Var, rebuffer
 from webkiln.ir.stmt import Stmt
 
 __all__ = ["Access", "Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
@@ -42,6 +42,15 @@ class Compute:
     def roots(self) -> tuple[Expr, ...]:
         """The expressions that it evaluates: its value, and where that goes."""
         return (self.value, *(self.at or ()))
+
+    def on(self, buffers: Mapping[Buffer, Buffer]) -> Compute:
+        """The same with other buffers in place of those that `buffers` names, result and all."""
+        return replace(
+            self,
+            out=buffers.get(self.out, self.out),
+            value=rebuffer(self.value, buffers),
+            at=self.at and tuple(rebuffer(i, buffers) for i in self.at),
+        )
 
 
 Access = Literal["read", "write", "read_write"]

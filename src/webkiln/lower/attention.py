@@ -22,7 +22,6 @@ from webkiln.ir.expr import (
     const,
     convert,
     free_vars,
-    rebuffer,
     substitute,
     transform,
     walk,
@@ -151,15 +150,7 @@ def key_states(program: Program, known: dict[Buffer, Buffer]) -> Program:
 
 
 def _with_buffers(program: Program, renamed: dict[Buffer, Buffer]) -> Program:
-    computes = [
-        replace(
-            c,
-            out=renamed.get(c.out, c.out),
-            value=rebuffer(c.value, renamed),
-            at=c.at and tuple(rebuffer(i, renamed) for i in c.at),
-        )
-        for c in program.computes
-    ]
+    computes = [c.on(renamed) for c in program.computes]
     states = tuple(renamed.get(b, b) for b in program.states)
     return replace(program, computes=computes, states=states)
 

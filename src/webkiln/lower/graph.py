@@ -12,7 +12,7 @@ import onnx_ir as ir
 from webkiln.errors import UnboundedDimensionError, UnsupportedModelError
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import STORAGE
-from webkiln.ir.expr import Const, Dim, Expr, ExprLike, Load, Var, rebuffer
+from webkiln.ir.expr import Const, Dim, Expr, ExprLike, Load, Var
 from webkiln.ir.program import Compute, Program
 from webkiln.ops.core import OPERATORS, Context, Tensor
 
@@ -119,15 +119,7 @@ def _with_outputs(program: Program, named: list[tuple[str, Tensor]]) -> Program:
             continue
         axes = tuple(Var(f"{name}_{i}", e) for i, e in enumerate(out.shape))
         copies.append(Compute(out, axes, Load(renamed.get(source, source), axes), f"output {name}"))
-    computes = [
-        replace(
-            c,
-            out=renamed.get(c.out, c.out),
-            value=rebuffer(c.value, renamed),
-            at=c.at and tuple(rebuffer(i, renamed) for i in c.at),
-        )
-        for c in program.computes
-    ]
+    computes = [c.on(renamed) for c in program.computes]
     wanted = frozenset(renamed.get(b, b) for b in program.channels_last)
     return replace(
         program, outputs=tuple(outputs), computes=[*computes, *copies], channels_last=wanted

@@ -87,11 +87,7 @@ def _channels_last(program: Program) -> Program:
         ):
             chosen.add(c.out)
     renamed = {b: replace(b, layout=row_major((0, *range(2, len(b.shape)), 1))) for b in chosen}
-    computes = [
-        replace(c, out=renamed.get(c.out, c.out), value=rebuffer(c.value, renamed))
-        for c in program.computes
-    ]
-    return replace(program, computes=computes)
+    return replace(program, computes=[c.on(renamed) for c in program.computes])
 
 
 @dataclass

@@ -22,7 +22,6 @@ from webkiln.ir.expr import (
     const,
     free_vars,
     is_const,
-    rebuffer,
     substitute,
     walk,
 )
@@ -196,15 +195,7 @@ def in_panels(program: Program, width: int) -> Program:
     if not new:
         return program
     constants = {new.get(b, b): data for b, data in program.constants.items()}
-    computes = [
-        replace(
-            c,
-            value=rebuffer(c.value, new),
-            at=None if c.at is None else tuple(rebuffer(i, new) for i in c.at),
-        )
-        for c in program.computes
-    ]
-    return replace(program, constants=constants, computes=computes)
+    return replace(program, constants=constants, computes=[c.on(new) for c in program.computes])
 
 
 def _matrices(*roots: Expr) -> Iterator[Buffer]:
