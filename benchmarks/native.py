@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ _STEPS = 32
 
 def native(folder: Path, prompt_tokens: int) -> dict[str, Any]:
     """Tokens a second of decoding and prefill in wasmtime, and the bytes that a token reads."""
-    model = Bundle.load(folder).language_model
+    bundle = Bundle.load(folder)
+    model = bundle.language_model
     ids = [7919 * i % 40000 + 100 for i in range(prompt_tokens)]
     model.logits(ids)  # once for the engine's sake
     model.reset()
@@ -30,7 +30,8 @@ def native(folder: Path, prompt_tokens: int) -> dict[str, Any]:
         ids.append(1000 + k)
         model.logits(ids)
     decode = (time.perf_counter() - start) / _STEPS
-    weights = bytes_a_token(folder)
+    # Every weight is read for every token: the embeddings, of which one row counts, are the head.
+    weights = bundle.plan["weights"]["bytes"]
     speed = bandwidth()
     return {
         "prefill_per_s": prompt_tokens / prefill,
@@ -40,15 +41,6 @@ def native(folder: Path, prompt_tokens: int) -> dict[str, Any]:
         "floor_ms": 1000 * weights / speed,
         "decode_ms": 1000 * decode,
     }
-
-
-def bytes_a_token(folder: Path) -> int:
-    """What decoding one token reads: every weight but the embeddings, of which one row counts.
-
-    A table that is also the head is read as the head.
-    """
-    plan = json.loads((folder / "model" / "plan.json").read_bytes())
-    return int(plan["weights"]["bytes"])
 
 
 def bandwidth() -> float:
