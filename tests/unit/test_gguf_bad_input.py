@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from tests.unit.tiny_gguf import Tiny, weights, write
+from webkiln.compile import compile_model
 from webkiln.errors import InputError, InvalidModelError, UnsupportedModelError, WebkilnError
 from webkiln.frontends import load
+from webkiln.passes import limit_activations
 
 LLAMA = Tiny("llama", permuted=True)
 
@@ -190,7 +192,6 @@ def test_a_list_of_equal_numbers_is_a_number(tmp_path):
     [
         ({"context": 0}, "a context of 0 tokens"),
         ({"context": 65}, "65 tokens is more than tiny.gguf was trained for"),
-        ({"activations": "int4"}, "activations='int4'"),
     ],
 )
 def test_options(tmp_path, options, message):
@@ -198,10 +199,16 @@ def test_options(tmp_path, options, message):
         load(file(tmp_path), **options)
 
 
+def test_other_activations_are_refused(tmp_path):
+    with pytest.raises(InputError, match="activations='int4'"):
+        compile_model(load(file(tmp_path)), activations="int4")
+
+
 def test_context_and_activations(tmp_path):
     path = file(tmp_path, LLAMA.with_(kind="Q4_0"))
     assert load(path).config["generation"]["context"] == 64  # all that it was trained for
-    source = load(path, context=12, activations="f32")
+    source = load(path, context=12)
+    limit_activations(source.model, "f32")
     assert source.config["generation"]["chunk"] == source.config["max"]["sequence"] == 12
     levels = {
         node.attributes["accuracy_level"].value

@@ -19,7 +19,7 @@ from webkiln.frontends.llama import LlamaConfig, LlamaLayer, LlamaWeights, build
 from webkiln.frontends.rope import Rope, rope
 from webkiln.frontends.source import Source
 
-__all__ = ["ACTIVATIONS", "ARCHITECTURES", "CHUNK", "DEFAULT_CONTEXT", "load_gguf"]
+__all__ = ["ARCHITECTURES", "CHUNK", "DEFAULT_CONTEXT", "load_gguf"]
 
 CHUNK = 128  # tokens that prefill takes at once
 
@@ -29,7 +29,6 @@ _SAMPLING = {
     "repetition_penalty": "penalty_repeat",
 }  # fmt: skip
 DEFAULT_CONTEXT = 2048  # a cache that small devices can hold; `context` asks for more
-ACTIVATIONS = {"int8": 4, "int16": 2, "f32": 1}  # MatMulNBits' accuracy_level
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,15 @@ ARCHITECTURES = {
 }
 
 
-def load_gguf(
-    path: str | os.PathLike[str], *, context: int | None = None, activations: str = "int8"
-) -> Source:
+def load_gguf(path: str | os.PathLike[str], *, context: int | None = None) -> Source:
     """A GGUF file as a text-generation model, with its tokenizer and chat template.
 
     `context` is the length of the KV cache in tokens: by default what the model was trained for,
-    at most `DEFAULT_CONTEXT`. `activations` is ``int8`` (products with quantised weights may
-    quantise their input) or ``f32``.
+    at most `DEFAULT_CONTEXT`.
 
     Raises `InvalidModelError` (broken or truncated file, missing or misshapen tensors),
     `UnsupportedModelError` (architecture, tensor type or RoPE scaling) or `InputError` (options).
     """
-    if activations not in ACTIVATIONS:
-        raise InputError(
-            f"activations={activations!r} is not possible", hint=f"one of {', '.join(ACTIVATIONS)}"
-        )
     file = open_gguf(Path(path))
     family = ARCHITECTURES.get(file.architecture)
     if family is None:
@@ -87,7 +79,7 @@ def load_gguf(
         )
     length = _context(file, context)
     weights = _weights(file)
-    config = _config(file, family, weights, length, ACTIVATIONS[activations])
+    config = _config(file, family, weights, length)
     _check_biases(file, family, len(config.layers))
     model = build_llama(config, weights, name=file.path.stem)
     _check_all_used(file, model)
@@ -123,9 +115,7 @@ def _weights(file: GgufFile) -> LlamaWeights:
 # --- the architecture -----------------------------------------------------------------------------
 
 
-def _config(
-    file: GgufFile, family: _Family, weights: LlamaWeights, context: int, accuracy_level: int
-) -> LlamaConfig:
+def _config(file: GgufFile, family: _Family, weights: LlamaWeights, context: int) -> LlamaConfig:
     width = file.integer("{arch}.embedding_length")
     heads = file.integer("{arch}.attention.head_count")
     kv_heads = file.integer("{arch}.attention.head_count_kv", heads)
@@ -158,7 +148,6 @@ def _config(
         embedding_scale=math.sqrt(width) if family.gemma else 1.0,
         attention_cap=file.number("{arch}.attn_logit_softcapping", family.attention_cap),
         logit_cap=file.number("{arch}.final_logit_softcapping", family.logit_cap),
-        accuracy_level=accuracy_level,
     )
 
 

@@ -57,7 +57,6 @@ class LlamaConfig:
     embedding_scale: float = 1.0
     attention_cap: float = 0.0
     logit_cap: float = 0.0
-    accuracy_level: int = 4
 
 
 @dataclass(frozen=True)
@@ -258,8 +257,7 @@ class _Decoder:
         """``x @ W.T + b`` with W [n, k], in blocks of integers or as floats; b is optional."""
         g, weight, bias = self.g, prefix + ".weight", prefix + ".bias"
         if weight in self.weights.quantised:
-            level = self.config.accuracy_level
-            y = matmul(g, x, self._matrix(weight, n, k), weight, name + "/MatMulNBits", level)
+            y = matmul(g, x, self._matrix(weight, n, k), weight, name + "/MatMulNBits")
             # ONNX's shape inference does not know operators of com.microsoft.
             y.dtype, y.shape = ir.DataType.FLOAT, ir.Shape([1, SEQUENCE, n])
         else:

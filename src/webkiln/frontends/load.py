@@ -45,7 +45,6 @@ def load(
     dynamic_shapes: Any = None,
     revision: str | None = None,
     context: int | None = None,
-    activations: str = "int8",
     progress: Progress | None = None,
 ) -> Source:
     """Takes a model from wherever it is.
@@ -56,8 +55,7 @@ def load(
     extra — a `torch.nn.Module` (with its example `args`, `kwargs` and `dynamic_shapes`) or
     `torch.export.ExportedProgram`. What a file is, is decided by its content.
 
-    `context` (tokens that the cache holds) matters to language models, `activations` (``int8`` or
-    ``f32``: what quantised products may compute with) to those in GGUF files.
+    `context` (tokens that the cache holds) matters to language models.
 
     `progress(what, fraction)` is called during downloads.
 
@@ -75,7 +73,7 @@ def load(
             f"a model can't be an object of type {type(source).__name__}",
             hint="give a path, a repository id, an ONNX model or a torch module",
         )
-    found = _load_named(source, revision, context, activations, progress)
+    found = _load_named(source, revision, context, progress)
     if "tokenizer.json" in found.assets:
         found.assets["tokenizer.json"] = portable(found.assets["tokenizer.json"])
     return found
@@ -85,7 +83,6 @@ def _load_named(
     source: str | os.PathLike[str],
     revision: str | None,
     context: int | None,
-    activations: str,
     progress: Progress | None,
 ) -> Source:
     path = Path(source).expanduser()
@@ -94,7 +91,7 @@ def _load_named(
 
         return load_folder(path, context)
     if path.is_file():
-        return _load_file(path, context, activations)
+        return _load_file(path, context)
     text = str(source)
     if _REPO_ID.fullmatch(text) and path.suffix.lower() not in _FILE_SUFFIXES:
         from webkiln.frontends.hub import load_repo
@@ -106,13 +103,13 @@ def _load_named(
     )
 
 
-def _load_file(path: Path, context: int | None, activations: str) -> Source:
+def _load_file(path: Path, context: int | None) -> Source:
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"GGUF"):
         from webkiln.frontends.gguf import load_gguf
 
-        return load_gguf(path, context=context, activations=activations)
+        return load_gguf(path, context=context)
     if zipfile.is_zipfile(path):
         return _load_zip(path)
     if is_legacy_checkpoint(head):

@@ -40,15 +40,19 @@ class QuantisedMatrix:
         ]
 
 
+_INT8 = (
+    4  # accuracy_level: what files like these are meant for; `passes.limit_activations` lowers it
+)
+
+
 def matmul(
     g: GraphBuilder,
     x: ir.Value,
     matrix: QuantisedMatrix,
     weight: str,
     name: str,
-    accuracy_level: int,
 ) -> ir.Value:
-    """``x @ W.T``: x float32 [..., K] → [..., N]. `accuracy_level` 4 allows int8 activations."""
+    """``x @ W.T``: x float32 [..., K] → [..., N]. It may round x as far as the build allows."""
     return g.op(
         "MatMulNBits",
         x,
@@ -59,7 +63,7 @@ def matmul(
         N=matrix.n,
         bits=matrix.bits,
         block_size=matrix.block,
-        accuracy_level=accuracy_level,
+        accuracy_level=_INT8,
     )
 
 
