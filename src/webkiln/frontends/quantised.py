@@ -40,9 +40,8 @@ class QuantisedMatrix:
         ]
 
 
-_INT8 = (
-    4  # accuracy_level: what files like these are meant for; `passes.limit_activations` lowers it
-)
+# accuracy_level: what such files are meant for. `passes.limit_activations` lowers it.
+_INT8 = 4
 
 
 def matmul(
