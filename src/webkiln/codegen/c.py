@@ -17,7 +17,7 @@ from webkiln.ir.dtypes import I32, DType
 from webkiln.ir.expr import Const, Expr, Op, Read, Var, const, is_const
 from webkiln.ir.program import Access, Kernel
 from webkiln.ir.simplify import always_nonneg, poly
-from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store
 from webkiln.schedule.kernel import expressions, map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
 
@@ -177,10 +177,6 @@ class _Printer:
                     self.line("} else {")
                     self._indented(orelse)
                 self.line("}")
-            case Touch(buffer, offset, count, stride):
-                pointer, fixed = self._place(buffer, offset)
-                places = (f"{pointer} + {fixed + i * stride}" for i in range(count))
-                self.line(" ".join(f"touch({place});" for place in places))
             case Once():
                 raise AssertionError("what is done once comes first")
             case Barrier():

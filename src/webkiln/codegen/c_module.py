@@ -14,6 +14,7 @@ from webkiln.ir.dtypes import BOOL, I32, DType
 from webkiln.ir.expr import Const, Dim, Expr, Op, const, walk
 from webkiln.ir.program import Kernel
 from webkiln.ir.simplify import simplify
+from webkiln.lower.layout import PANEL
 from webkiln.schedule.kernel import expressions, statements
 
 __all__ = ["StepCall", "module_source"]
@@ -59,6 +60,8 @@ def _prelude(kernels: Sequence[Kernel]) -> str:
             wide.setdefault(type_name(t), t)
             mask = _mask(BOOL.vector(t.lanes))
             wide.setdefault(type_name(mask), mask)
+    if any(t == I32.vector(2 * PANEL) for t in wide.values()):
+        wide.setdefault(type_name(I32.vector(PANEL)), I32.vector(PANEL))
     masks_first = sorted(wide.values(), key=lambda t: (t.kind != "i", t.name, t.lanes))
     vectors = [_vector_helpers(t) for t in masks_first]
     return "\n".join([_KERNEL, *scalars, _SCALAR_HELPERS, *vectors])
@@ -128,17 +131,27 @@ static inline words_128 dot4_128(words_128 a, words_128 b, words_128 total) {
 #endif
 }
 
+/* Numbers of 16 bits as two planes of bytes, 256 high + low, times 7-bit ones, four a lane: `high`
+ * and `low` are the planes' sums. Without relaxed SIMD the bytes become halves of lanes again, and
+ * `low` has all. */
+static inline void dot_planes_128(words_128 a, words_128 b, words_128 small, words_128 *high,
+                                  words_128 *low) {
+#ifdef __wasm_relaxed_simd__
+  *high = dot4_128(a, small, *high);
+  *low = dot4_128(b, small, *low);
+#else
+  shorts_128 p = (shorts_128)a, q = (shorts_128)b;
+  shorts_128 even = (p << 8) + ((q << 8) >> 8), odd = (p & -256) + (q >> 8);
+  *low += __builtin_wasm_dot_s_i32x4_i16x8(even, (shorts_128)small & 0xFF);
+  *low += __builtin_wasm_dot_s_i32x4_i16x8(odd, (shorts_128)small >> 8);
+#endif
+}
+
 /* Each lane plus the products of its two halves. Sums are made in the order in which they are
  * written: clang would sort them anew, with many more operands at a time than registers. */
 static inline words_128 dot2_128(words_128 a, words_128 b, words_128 total) {
   __asm__ volatile("" : "+r"(total));
   return total + __builtin_wasm_dot_s_i32x4_i16x8((shorts_128)a, (shorts_128)b);
-}
-
-/* Reads a word for its cache line alone; clang and engines must take the read for needed. */
-static inline void touch(const void *p) {
-  int word = *(const volatile int *)p;
-  __asm__ volatile("" : : "r"(word));
 }
 """.strip()
 
@@ -195,7 +208,29 @@ def _vector_helpers(t: DType) -> str:
             out.append(_LANE_BY_LANE.format(kind=kind, element=element, name=name, lanes=t.lanes))
     if t.scalar == I32 and t.lanes % 4 == 0:
         out += [_dot(name, kind, t.lanes) for name in ("dot2", "dot4")]
+    if t.scalar == I32 and t.lanes == 2 * PANEL:
+        out += [_PLANES.format(kind=kind, half=type_name(I32.vector(PANEL)))]
     return "\n".join(out)
+
+
+#: Products are made in the order in which they are written, each group of operands read when it is
+#: needed: clang would read those of a whole loop's body first, many more than there are registers.
+_PLANES = """
+static inline {kind} dot_planes_{kind}({half} a, {half} b, {half} small, {kind} total) {{
+  words_128 x[2], y[2], s[2], t[4];
+  __builtin_memcpy(x, &a, 32), __builtin_memcpy(y, &b, 32), __builtin_memcpy(s, &small, 32);
+  __builtin_memcpy(t, &total, 64);
+  __asm__ volatile("" : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]) : : "memory");
+  for (int i = 0; i < 2; i++) dot_planes_128(x[i], y[i], s[i], &t[i], &t[i + 2]);
+  __builtin_memcpy(&total, t, 64);
+  return total;
+}}
+static inline {half} join_planes_{half}({kind} total) {{
+  {half} high = __builtin_shufflevector(total, total, 0, 1, 2, 3, 4, 5, 6, 7);
+  {half} low = __builtin_shufflevector(total, total, 8, 9, 10, 11, 12, 13, 14, 15);
+  return (high << 8) + low;
+}}
+""".strip()
 
 
 def _dot(name: str, kind: str, lanes: int) -> str:

@@ -17,7 +17,7 @@ from webkiln.interpret.scalar import FUNCTIONS
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Const, Dim, Expr, Op, Read, Var
 from webkiln.ir.program import Kernel, Loop
-from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store
 from webkiln.schedule.kernel import statements
 
 __all__ = ["run_kernel"]
@@ -105,8 +105,6 @@ class _Invocation:
                         yield from self.run(inner)
                 case Once(inner):
                     yield from self.run(inner)
-                case Touch(buffer, offset, count, stride):
-                    self._range(buffer, int(self.value(offset)), (count - 1) * stride + 1)
                 case If(condition, then, orelse):
                     yield from self.run(then if self.value(condition) else orelse)
                 case Barrier():

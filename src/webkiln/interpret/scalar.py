@@ -37,6 +37,18 @@ def _dot4(a: Any, b: Any, total: Any) -> Any:
     return result
 
 
+def _dot_planes(high: Any, low: Any, b: Any, total: Any) -> Any:
+    """The first half of total plus high's products, the second plus low's; each as `_dot4`."""
+    n = np.shape(b)[-1]
+    halves = _dot4(high, b, total[..., :n]), _dot4(low, b, total[..., n:])
+    return np.concatenate(halves, axis=-1)
+
+
+def _join_planes(total: Any) -> Any:
+    n = np.shape(total)[-1] // 2
+    return np.left_shift(total[..., :n], 8) + total[..., n:]
+
+
 def _dot2(a: Any, b: Any, total: Any) -> Any:
     """Plus the products of a's signed halves with b's."""
     result = np.asarray(total, np.int64)
@@ -77,6 +89,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "shr": np.right_shift,
     "dot2": _dot2,
     "dot4": _dot4,
+    "dot_planes": _dot_planes,
+    "join_planes": _join_planes,
     "half": _half,
     "coarse8": lambda a: a,
     "coarse16": lambda a: a,

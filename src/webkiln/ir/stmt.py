@@ -18,7 +18,6 @@ __all__ = [
     "Once",
     "Stmt",
     "Store",
-    "Touch",
     "register",
 ]
 
@@ -92,17 +91,4 @@ class Once:
     body: tuple[Stmt, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
-    """Elements of `buffer` from `offset` on are needed soon, every `stride`-th, `count` of them.
-
-    Nothing follows from it but that they may be brought near; they are there, so it may read them.
-    """
-
-    buffer: Buffer
-    offset: Expr
-    count: int
-    stride: int
-
-
-Stmt: TypeAlias = Declare | Assign | Store | For | If | Once | Touch | Barrier
+Stmt: TypeAlias = Declare | Assign | Store | For | If | Once | Barrier

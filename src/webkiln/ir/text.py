@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.nodes import Const, Expr, Load, Op, Read, Reduce, Var
 from webkiln.ir.program import Kernel, Program
-from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store
 
 __all__ = ["expr_text", "kernel_text", "program_text"]
 
@@ -104,8 +104,6 @@ def _block(body: Sequence[Stmt], depth: int) -> Iterator[str]:
             case Once(inner):
                 yield f"{pad}once:"
                 yield from _block(inner, depth + 1)
-            case Touch(buffer, offset, count, stride):
-                yield f"{pad}touch {buffer.name}@({offset!r}) and {count - 1} more, {stride} apart"
             case If(condition, then, orelse):
                 yield f"{pad}if {condition!r}:"
                 yield from _block(then, depth + 1)

@@ -16,7 +16,7 @@ from webkiln.ir.dtypes import F32, I32, U32, DType
 from webkiln.ir.expr import Const, Dim, Expr, Load, Op, Read, Reduce, Var, free_vars, walk
 from webkiln.ir.program import Compute, Kernel, Program
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store
 
 __all__ = ["verify_expr", "verify_kernel", "verify_program"]
 
@@ -109,6 +109,18 @@ OPERATIONS: dict[str, Law] = {
     "dot4": (
         "it adds products of the bytes of two int32 to a third",
         lambda e: len(e.args) == 3 and _same(e) and e.dtype.scalar == I32,
+    ),
+    "dot_planes": (
+        "it adds products of two planes of bytes with a third to the halves of a vector",
+        lambda e: (
+            len(e.args) == 4
+            and e.args[0].dtype == e.args[1].dtype == e.args[2].dtype
+            and e.args[3].dtype == e.dtype == I32.vector(2 * e.args[0].dtype.lanes)
+        ),
+    ),
+    "join_planes": (
+        "it joins the halves of a vector: 256 times the first, plus the second",
+        lambda e: e.args[0].dtype == I32.vector(2 * e.dtype.lanes) and e.dtype.scalar == I32,
     ),
     "splat": ("it repeats an element", lambda e: e.args[0].dtype == e.dtype.scalar != e.dtype),
     "lane": (
@@ -337,10 +349,6 @@ class _KernelVerifier(_Verifier):
                     self._block(orelse, scope, alike)
                 case Once():
                     self.law(False, "what is done once comes first", s)
-                case Touch(buffer, offset):
-                    self._evaluate(scope, offset)
-                    self._index(offset)
-                    self.law(buffer in self.readable, "what is touched is read", buffer)
                 case Barrier():
                     self.law(together, "all invocations meet at a barrier", s)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Dim, Expr, Read, Var, walk
 from webkiln.ir.program import Access, Kernel, Loop
-from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store
 from webkiln.schedule.nest import Nest
 
 __all__ = ["expressions", "make_kernel", "map_expressions", "statements"]
@@ -35,8 +35,6 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
             return start, stop
         case If(condition):
             return (condition,)
-        case Touch(_, offset):
-            return (offset,)
         case _:
             return ()
 
@@ -54,8 +52,6 @@ def map_expressions(body: Sequence[Stmt], f: Callable[[Expr], Expr]) -> tuple[St
                 out.append(Store(buffer, f(offset), f(value), count))
             case For() | Once():
                 out.append(replace(s, body=map_expressions(s.body, f)))
-            case Touch():
-                out.append(replace(s, offset=f(s.offset)))
             case If(condition, inner, orelse):
                 parts = map_expressions(inner, f), map_expressions(orelse, f)
                 out.append(If(f(condition), *parts))

@@ -4,20 +4,21 @@ A task first stages its rows of A: each block of up to 32 elements as int8, its 
 for the offsets. The weights stay packed: 16 bytes of them are four columns of eight (or four)
 consecutive weights, masked and shifted into operands of a four-way dot product of bytes.
 
-One row (decoding) streams the weights once, and memory is what it waits for: cache lines are
-touched in bursts ahead of their use. Several rows (a prompt) form tiles over a panel that stays in
-the first-level cache.
+One row (decoding) streams the weights once, and memory is what it waits for: panels from several
+places at a time, since memory serves a few streams better than one. Several rows (a prompt) form
+tiles over a panel that stays in the first-level cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import (
     Const,
     Expr,
+    Op,
     Read,
     Var,
     bitcast,
@@ -30,8 +31,8 @@ from webkiln.ir.expr import (
     substitute,
 )
 from webkiln.ir.program import Compute, Kernel, Loop
-from webkiln.ir.simplify import always_nonneg, poly, simplify
-from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store, Touch
+from webkiln.ir.simplify import simplify
+from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store
 from webkiln.lower.layout import PANEL
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
@@ -49,16 +50,13 @@ UNBIAS = 2.0**112 / SHIFT  # float16's bits as float32's are 2^(15 - 127) of wha
 
 TASKS = 8  # of one row: each thread stages it, so few, but enough to share among a few threads
 BLOCK_ROWS = 16  # of several: the weights, in the second-level cache, are read once a block
-#: rows of a tile by the bits of a weight. Measured in V8, G MAC/s: 4 rows of 4 bits 48, 3 45, 2 42.
-#: Eight bits need two sums each.
-TILE_ROWS = {4: 4, 8: 2}
+#: rows of a tile by the bits of A (0: float32) and of a weight: each has one or two sums a column.
+TILE_ROWS = {(0, 4): 4, (8, 4): 4, (16, 4): 2, (0, 8): 2, (8, 8): 2, (16, 8): 2}
 STACK = 48 * 1024  # of a thread's 64 KiB, for staged rows
 
-#: A burst of reads as large as what a core fetches at once (16 lines), this far ahead. Streaming
-#: 70 MB of 4-bit weights: 18 G weights/s with, 13 without; bursts of 8 or 32 lines help less.
-LINE = 16  # words
-BURST = 16  # lines
-AHEAD = BURST * LINE
+#: Panels, far apart, whose weights a single row meets at a time: memory is read at 15 GB/s in four
+#: streams, at 11.4 in one.
+STREAMS = 4
 
 
 def quantised(compute: Compute) -> Kernel | None:
@@ -77,7 +75,7 @@ def quantised(compute: Compute) -> Kernel | None:
 
 def _rows(q: QuantisedProduct) -> StagedRows | None:
     """Staging for as many rows as a task takes, fewer where they are long; None: not one fits."""
-    tile = TILE_ROWS[q.sums[0].bits]
+    tile = TILE_ROWS[q.coarse, q.sums[0].bits]
     several = [*range(BLOCK_ROWS, 0, -tile), *range(tile - 1, 0, -1)]
     for count in [1] if q.m is None else several:
         staged = StagedRows(q, count)
@@ -108,19 +106,24 @@ class _Builder:
         """Decoding: every thread stages the row, then panels one after the other."""
         assert isinstance(self.panels, Const)
         panels = int(self.panels.value)
-        count = min(TASKS, panels)
-        part, panel = Var("part", count), Var("panel", panels)
-        start, stop = (simplify(p * panels // count) for p in (part, part + 1))
+        streams = min(panels, max(1, STREAMS // len(self.q.sums)))
+        reach = -(-panels // streams)
+        count = min(TASKS, reach)
+        part, first = Var("part", count), Var("panel", reach)
+        start, stop = (simplify(p * reach // count) for p in (part, part + 1))
         stage = Once(tuple(self.staged.row(const(0, I32), self.emit, frozenset())))
-        body: list[Stmt] = []
-        totals: list[Var] = []
-        for s in self.q.sums:
-            sums, statements = self._sums(s, panel, [const(0, I32)], stream=True)
-            body += statements
-            totals += sums
-        body.append(self._store(panel, {}, totals))
+        places = [simplify(first + i * reach) for i in range(streams)]
+        ragged = places[-1] if reach * streams > panels else None
+        read = [minimum(p, panels - 1) if p is ragged else p for p in places]
+        cells = [(s, p) for p in read for s in self.q.sums]
+        totals, body = self._sums(cells, [const(0, I32)])
+        every = iter(totals)
+        for place in places:
+            store = self._store(place, {}, [next(every)[0] for _ in self.q.sums])
+            there = compare("lt", place, panels)
+            body.append(If(there, (store,)) if place is ragged else store)
         loops = [Loop(part, const(count, I32), "task")]
-        tasks = For(panel, start, stop, tuple(body))
+        tasks = For(first, start, stop, tuple(body))
         return make_kernel("quantised", self.q.epilogue, loops, [stage, tasks])
 
     def many_rows(self) -> Kernel:
@@ -137,7 +140,7 @@ class _Builder:
         staging = self.staged.row(place, self.emit, bound, {m: simplify(first + place)})
         panel = Var("panel", self.panels)
         tile = self._tile(panel, first, rows)
-        tile_rows = min(TILE_ROWS[self.q.sums[0].bits], count)
+        tile_rows = min(TILE_ROWS[self.q.coarse, self.q.sums[0].bits], count)
         at = Var("tile", count)
         tiles = For(at, const(0, I32), height, tuple(tile(at, tile_rows)), tile_rows)
         loops = [Loop(v, extent_of(v), "task") for v in (*batch, block)]
@@ -157,7 +160,7 @@ class _Builder:
             body: list[Stmt] = []
             totals: list[list[Var]] = []
             for s in self.q.sums:
-                sums, statements = self._sums(s, panel, places, stream=False)
+                (sums,), statements = self._sums([(s, panel)], places)
                 body += statements
                 totals.append(sums)
             for i, place in enumerate(places):
@@ -172,25 +175,17 @@ class _Builder:
     # sums -----------------------------------------------------------------------------------------
 
     def _sums(
-        self, s: QuantisedSum, panel: Expr, rows: list[Expr], *, stream: bool
-    ) -> tuple[list[Var], list[Stmt]]:
-        """Registers for the sums of the staged `rows` with one panel, and what computes them."""
-        totals = [self.emit.register(WIDE, "acc") for _ in rows]
-        out: list[Stmt] = [Declare(t, const(0, WIDE)) for t in totals]
+        self, cells: Sequence[tuple[QuantisedSum, Expr]], rows: list[Expr]
+    ) -> tuple[list[list[Var]], list[Stmt]]:
+        """Registers for the sums of the staged `rows` with each panel, and what computes them."""
         block = self.emit.loop("block", self.q.blocks)
-        body = self._block(s, panel, block, rows, totals)
-        zero, all_blocks = const(0, I32), const(self.q.blocks, I32)
-        per_burst = max(1, AHEAD * s.per_word // (PANEL * s.block))
-        size = simplify(s.words.size)
-        if not stream or not always_nonneg(poly(size - 2 * AHEAD)):
-            return totals, [*out, For(block, zero, all_blocks, tuple(body))]
-        some = self.emit.loop("some", self.q.blocks)
-        stop = simplify(minimum(some + per_burst, all_blocks))
-        words = s.words.offset((some * (s.block // s.per_word), panel * PANEL))
-        ahead = simplify(minimum(words + AHEAD, size - AHEAD))
-        inner = For(block, some, stop, tuple(body))
-        burst = Touch(s.words, ahead, BURST, LINE)
-        return totals, [*out, For(some, zero, all_blocks, (burst, inner), per_burst)]
+        totals: list[list[Var]] = []
+        body: list[Stmt] = []
+        for s, panel in cells:
+            totals.append([self.emit.register(WIDE, "acc") for _ in rows])
+            body += self._block(s, panel, block, rows, totals[-1])
+        out: list[Stmt] = [Declare(t, const(0, WIDE)) for sums in totals for t in sums]
+        return totals, [*out, For(block, const(0, I32), const(self.q.blocks, I32), tuple(body))]
 
     def _block(
         self, s: QuantisedSum, panel: Expr, block: Var, rows: list[Expr], totals: list[Var]
@@ -247,28 +242,43 @@ class _Builder:
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
     ) -> list[Expr]:
         """Σ a·q over a group, in integers, for each row; as float32."""
-        integers = self._nibbles if s.bits == 4 else self._bytes
-        if self.q.coarse == 16:
-            integers = self._pairs
+        integers = {
+            (8, 4): self._nibbles,
+            (8, 8): self._bytes,
+            (16, 4): self._planes,
+            (16, 8): self._pairs,
+        }[self.q.coarse, s.bits]
         return [cast(total, WIDE) for total in integers(s, panel, group, rows, out)]
 
     def _pairs(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
     ) -> list[Expr]:
-        """A of 16 bits: shift by shift, the halves of a word have two weights."""
+        """Both of 8 and 16 bits: shift by shift, the halves of a word have two weights."""
         totals = [self.emit.register(INTS, "total") for _ in rows]
         out += [Declare(t, const(0, INTS)) for t in totals]
-        mask = const(0x000F000F if s.bits == 4 else 0x00FF00FF, s.words.dtype.vector(PANEL))
-        shifts = s.per_word // 2
+        mask = const(0x00FF00FF, s.words.dtype.vector(PANEL))
         for j, word in self._words(s, panel, group, out):
-            for i in range(shifts):
-                moved: Expr = call("shr", word, i * s.bits) if i else word
+            for i in range(2):
+                moved: Expr = call("shr", word, 8) if i else word
                 two = self.emit.register(INTS, "weights")
                 out.append(Declare(two, bitcast(call("bitand", moved, mask), INTS)))
                 for row, total in zip(rows, totals, strict=True):
-                    a = splat(self.staged.pair(row, group, j * shifts + i), PANEL)
+                    a = splat(self.staged.pair(row, group, 2 * j + i), PANEL)
                     out.append(Assign(total, call("dot2", a, two, total)))
         return list(totals)
+
+    def _planes(
+        self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
+    ) -> list[Expr]:
+        """Weights of 4 bits are the 7-bit operand of high and of low bytes."""
+        both = I32.vector(2 * PANEL)
+        totals = [self.emit.register(both, "total") for _ in rows]
+        out += [Declare(t, const(0, both)) for t in totals]
+        for at, four in self._fours(s, panel, group, out):
+            for row, total in zip(rows, totals, strict=True):
+                planes = [splat(self.staged.four(row, group, at, p), PANEL) for p in (0, 1)]
+                out.append(Assign(total, Op("dot_planes", (*planes, four, total), both)))
+        return [Op("join_planes", (t,), INTS) for t in totals]
 
     def _nibbles(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
@@ -276,15 +286,22 @@ class _Builder:
         """Weights of 4 bits are the 7-bit operand: low nibbles of a word, then the high ones."""
         totals = [self.emit.register(INTS, "total") for _ in rows]
         out += [Declare(t, const(0, INTS)) for t in totals]
+        for at, four in self._fours(s, panel, group, out):
+            for row, total in zip(rows, totals, strict=True):
+                a = splat(self.staged.four(row, group, at), PANEL)
+                out.append(_add_products(total, a, four))
+        return list(totals)
+
+    def _fours(
+        self, s: QuantisedSum, panel: Expr, group: Expr, out: list[Stmt]
+    ) -> Iterator[tuple[int, Var]]:
+        """Four weights of 4 bits at a time, as bytes, and the first one's place in the group."""
         mask = const(0x0F0F0F0F, s.words.dtype.vector(PANEL))
         for j, word in self._words(s, panel, group, out):
             for half, bits in enumerate((word, call("shr", word, 4))):
                 four = self.emit.register(INTS, "weights")
                 out.append(Declare(four, bitcast(call("bitand", bits, mask), INTS)))
-                for row, total in zip(rows, totals, strict=True):
-                    a = self.staged.four(row, group, j * s.per_word + 4 * half)
-                    out.append(_add_products(total, splat(a, PANEL), four))
-        return list(totals)
+                yield j * s.per_word + 4 * half, four
 
     def _bytes(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]

@@ -39,6 +39,7 @@ GROUP = 32  # elements that share a scale, at most a block of weights
 #: scales are kept this much too large, since those of the weights are 2^112 too small and their
 #: product should stay a normal number.
 SHIFT = 2.0**60
+MOST = {8: 127, 16: 127 * 256 + 127}  # by bits; of int16 the high byte, rounded, is at most 127
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class StagedRows:
     """`count` rows of `q`'s A: as int8 or int16 with a scale and a sum a group where `q` is coarse,
     else as float32 with the sum.
 
-    Beside weights of 8 bits, which take the signed operand of a dot product, the int8 are split
-    into what is positive and what is negative, 7 bits each. The int16 lie in pairs, the halves of
-    an int32, in the order in which the halves of a word of weights meet them.
+    Beside weights of 8 bits, which take the signed operand of a dot product, int8 are split into
+    two planes, what is positive and what is negative, 7 bits each; int16 lie in pairs, the halves
+    of an int32, in the order in which the halves of a word of weights meet them. Beside weights of
+    4 bits, int16 are split into planes of their high and their low bytes, both signed.
     """
 
     q: QuantisedProduct
@@ -70,24 +72,34 @@ class StagedRows:
         return self.q.depth // self.group
 
     @property
-    def split(self) -> bool:
-        """Whether positive and negative elements are apart."""
+    def planes(self) -> int:
+        """Planes of bytes; 1 where there are no bytes."""
+        return 2 if (self.q.coarse, self.q.sums[0].bits) in ((8, 8), (16, 4)) else 1
+
+    @property
+    def paired(self) -> bool:
+        """Whether elements are in pairs."""
+        return self.q.coarse == 16 and self.q.sums[0].bits == 8
+
+    @property
+    def signed_weights(self) -> bool:
+        """Whether weights, less 128, take the signed operand: sums of the elements are wanted."""
         return self.q.coarse == 8 and self.q.sums[0].bits == 8
 
     @property
     def bytes(self) -> int:
         """Memory of the task."""
-        buffers = self.elements, self.scales, *((self.sums,) if self.split else ())
+        buffers = self.elements, self.scales, *((self.sums,) if self.signed_weights else ())
         sizes = ((b.size, b.dtype.bytes) for b in buffers)
         return sum(int(n.value) * width for n, width in sizes if isinstance(n, Const))
 
     @cached_property
     def elements(self) -> Buffer:
-        """[rows, depth]; where split [rows, 2, depth], positive first; pairs: [rows, depth / 2]."""
-        if self.q.coarse == 16:
-            return self._memory("elements", I32, self.q.depth // 2)
+        """[rows, planes, depth], pairs [rows, 1, depth / 2]."""
+        if self.paired:
+            return self._memory("elements", I32, 1, self.q.depth // 2)
         kind = I8 if self.q.coarse else F32
-        return self._memory("elements", kind, *((2,) if self.split else ()), self.q.depth)
+        return self._memory("elements", kind, self.planes, self.q.depth)
 
     @cached_property
     def scales(self) -> Buffer:
@@ -96,7 +108,7 @@ class StagedRows:
 
     @cached_property
     def sums(self) -> Buffer:
-        """[rows, groups]: 128 times the sum of the int8, where split."""
+        """[rows, groups]: 128 times the sum of the int8, for signed weights."""
         return self._memory("sums", I32, self.groups)
 
     def _memory(self, name: str, dtype: DType, *shape: int) -> Buffer:
@@ -105,27 +117,24 @@ class StagedRows:
 
     # reading --------------------------------------------------------------------------------------
 
-    def four(self, row: Expr, group: Expr, at: int, sign: int = 0) -> Expr:
-        """Four elements from the group's `at`-th on, as the bytes of an int32.
-
-        Where split, those of `sign` 0 (positive) or 1 (negative).
-        """
-        which = (const(sign, I32),) if self.split else ()
-        where = simplify(self.elements.offset((row, *which, group * self.group + at)))
+    def four(self, row: Expr, group: Expr, at: int, plane: int = 0) -> Expr:
+        """Four elements of a plane from the group's `at`-th on, as the bytes of an int32."""
+        where = simplify(self.elements.offset((row, plane, group * self.group + at)))
         return bitcast(Read(self.elements, where, 4), I32)
 
     def pair(self, row: Expr, group: Expr, at: int) -> Expr:
         """The group's `at`-th pair."""
-        where = self.elements.offset((row, group * (self.group // 2) + at))
+        where = self.elements.offset((row, 0, group * (self.group // 2) + at))
         return Read(self.elements, simplify(where))
 
     def sum(self, row: Expr, group: Expr) -> Expr:
-        """128 times the sum of the group's int8, where split."""
+        """128 times the sum of the group's int8, for signed weights."""
         return Read(self.sums, simplify(self.sums.offset((row, group))))
 
     def one(self, row: Expr, group: Expr, at: int) -> Expr:
         """The group's `at`-th element."""
-        return Read(self.elements, simplify(self.elements.offset((row, group * self.group + at))))
+        where = simplify(self.elements.offset((row, 0, group * self.group + at)))
+        return Read(self.elements, where)
 
     def factors(self, row: Expr, group: Expr) -> tuple[Expr | None, Expr]:
         """The group's scale (None: there is none) and its sum, both times `SHIFT`."""
@@ -190,7 +199,7 @@ class StagedRows:
     def _exact(self, value: Expr, place: Expr, group: Expr, emit: Emitter) -> list[Stmt]:
         out: list[Stmt] = []
         parts = self._load(value, group, emit, out)
-        where = simplify(self.elements.offset((place, group * self.group)))
+        where = simplify(self.elements.offset((place, 0, group * self.group)))
         shifted = [p * SHIFT for p in parts]
         for p, x in enumerate(shifted):
             out.append(Store(self.elements, simplify(where + p * LANES), x))
@@ -199,8 +208,8 @@ class StagedRows:
         return out
 
     def _coarse(self, value: Expr, place: Expr, group: Expr, emit: Emitter) -> list[Stmt]:
-        """Symmetric around zero: scale = max |x| / 127 (or 32767), q = round(x / scale)."""
-        most = 2 ** (self.q.coarse - 1) - 1
+        """Symmetric around zero: scale = max |x| / `MOST`, q = round(x / scale)."""
+        most = MOST[self.q.coarse]
         out: list[Stmt] = []
         parts = self._load(value, group, emit, out)
         top, inverse, scale = (emit.register(F32, n) for n in ("top", "inverse", "scale"))
@@ -213,14 +222,14 @@ class StagedRows:
             code = emit.register(F32.vector(LANES), "code")
             out.append(Declare(code, call("round", x * splat(inverse, LANES))))
             codes.append(code)
-            store = self._store_pairs if self.q.coarse == 16 else self._store_codes
+            store = self._store_pairs if self.paired else self._store_codes
             out += store(code, place, group * self.group + p * LANES, emit)
         at = self.scales.offset((place, group, 0))
         total = emit.register(F32, "total")
         out.append(Declare(total, _fold("add", codes)))
         out.append(Store(self.scales, simplify(at), scale))
         out.append(Store(self.scales, simplify(at + 1), scale * total))
-        if self.split:
+        if self.signed_weights:
             where = simplify(self.sums.offset((place, group)))
             out.append(Store(self.sums, where, cast(total * 128.0, I32)))
         return out
@@ -229,7 +238,7 @@ class StagedRows:
         """A word of weights has elements i and i + 2 of each four in its halves."""
         codes = emit.register(I32.vector(LANES), "codes")
         out: list[Stmt] = [Declare(codes, cast(code, codes.dtype))]
-        start = self.elements.offset((place, simplify(at // 2)))
+        start = self.elements.offset((place, 0, simplify(at // 2)))
         for i, (low, high) in enumerate(self._pairs()):
             a, b = (lane(codes, k) for k in (low, high))
             both = call("bitor", call("bitand", a, 0xFFFF), call("shl", b, 16))
@@ -238,19 +247,22 @@ class StagedRows:
 
     def _pairs(self) -> list[tuple[int, int]]:
         """Of 16 elements, those that meet the halves of words of weights, shift by shift."""
-        word = 32 // self.q.sums[0].bits
-        inside = [(0, 2), (4, 6), (1, 3), (5, 7)] if word == 8 else [(0, 2), (1, 3)]
-        return [(w + a, w + b) for w in range(0, LANES, word) for a, b in inside]
+        return [(w + a, w + a + 2) for w in range(0, LANES, 4) for a in (0, 1)]
 
     def _store_codes(self, code: Var, place: Expr, at: Expr, emit: Emitter) -> list[Stmt]:
         bytes_ = I8.vector(LANES)
-        if not self.split:
-            where = simplify(self.elements.offset((place, at)))
-            return [Store(self.elements, where, cast(code, bytes_))]
-        halves = (maximum(code, 0.0), maximum(-code, 0.0))
-        places = (simplify(self.elements.offset((place, sign, at))) for sign in (0, 1))
-        pairs = zip(places, halves, strict=True)
-        return [Store(self.elements, where, cast(half, bytes_)) for where, half in pairs]
+        out: list[Stmt] = []
+        planes: tuple[Expr, ...] = (code,)
+        if self.signed_weights:
+            planes = maximum(code, 0.0), maximum(-code, 0.0)
+        elif self.planes == 2:
+            codes = emit.register(I32.vector(LANES), "codes")
+            out.append(Declare(codes, cast(code, codes.dtype)))
+            planes = call("shr", codes + 128, const(8, codes.dtype)), codes
+        for number, plane in enumerate(planes):
+            where = simplify(self.elements.offset((place, number, at)))
+            out.append(Store(self.elements, where, cast(plane, bytes_)))
+        return out
 
 
 def _fold(combine: str, parts: list[Expr] | list[Var]) -> Expr:
