@@ -46,6 +46,9 @@ def _speeds(places: list[dict[str, Any]]) -> str:
             for key in ("prefill_ratio", "decode_ratio"):
                 found = entry.get(key)
                 cells.append(f"**{found['median']:.1f}×**" if found else "")
+            # A peer that finds no GPU to its liking computes on the CPU, in silence.
+            elsewhere = place["device"] == "webgpu" and entry.get("places") == ["CPU"]
+            name += ", in truth on the CPU" if elsewhere else ""
             lines.append(f"| {_PLACES[place['place']]} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

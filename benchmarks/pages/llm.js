@@ -33,11 +33,11 @@ async function loadWebkiln({ folder, device, threads }) {
 
 async function loadWllama({ file, device, threads }) {
   const { Wllama } = await import("./wllama/index.js");
-  // What it says of the GPU belongs beside its figures: it goes on without one in silence.
-  const said = [];
+  // Where its tensors are belongs beside its figures: without a GPU that it takes it goes on in silence.
+  const places = new Set();
   const note = (...words) => {
-    const line = words.join(" ");
-    if (/offloaded|WebGPU/i.test(line)) said.push(line.slice(0, 160));
+    const place = /(\S+) model buffer size/.exec(words.join(" "));
+    if (place) places.add(place[1]);
   };
   const logger = { debug: note, log: note, warn: note, error: console.error };
   const wllama = new Wllama({ default: new URL("./wllama/wasm/wllama.wasm", location.href).href }, { logger });
@@ -51,7 +51,8 @@ async function loadWllama({ file, device, threads }) {
     jinja: false,
   });
   return {
-    description: [`wllama, ${device} × ${wllama.getNumThreads()}, ${file.split(".").at(-2)}`, ...said].join("; "),
+    description: `wllama, ${device} × ${wllama.getNumThreads()}, ${file.split(".").at(-2)}`,
+    places: [...places],
     async generate(prompt, count, onTokens) {
       let text = "";
       const stream = await wllama.createCompletion({
@@ -102,7 +103,8 @@ window.llm = async ({ engines, prompts, count, rounds }) => {
     const engine = (loaded[name] = await ENGINES[options.engine](options));
     const answer = await engine.generate(question("What is the capital of France?"), 12, () => undefined);
     if (!answer.includes("Paris")) throw new Error(`${name} answers ${JSON.stringify(answer)}`);
-    results[name] = { description: engine.description, answer, first: [], perSecond: [] };
+    const { description, places } = engine;
+    results[name] = { description, places, answer, first: [], perSecond: [] };
   }
   const names = Object.keys(engines);
   for (let round = 0; round < rounds; round++) {

@@ -106,8 +106,8 @@ class _Builder:
         """Decoding: every thread stages the row, then panels one after the other."""
         assert isinstance(self.panels, Const)
         panels = int(self.panels.value)
-        streams = min(panels, max(1, STREAMS // len(self.q.sums)))
-        reach = -(-panels // streams)
+        reach = -(-panels // max(1, STREAMS // len(self.q.sums)))
+        streams = -(-panels // reach)
         count = min(TASKS, reach)
         part, first = Var("part", count), Var("panel", reach)
         start, stop = (simplify(p * reach // count) for p in (part, part + 1))
