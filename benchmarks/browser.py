@@ -14,6 +14,9 @@ from webkiln.browser import chromium_flags, find_chromium
 # SwiftShader takes seconds a run, and longer to build its pipelines.
 TIMEOUT_MS = 300_000
 
+# A browser that was just started has work of its own on every core; a visitor's is running already.
+SETTLE_MS = 1500
+
 
 @contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
@@ -34,8 +37,9 @@ def page_at(browser: Browser, url: str) -> Iterator[Page]:
     context = browser.new_context()
     page = context.new_page()
     page.on("pageerror", lambda error: print(f"page error: {error}", file=sys.stderr))
-    # An empty page of the same process first, so that starting the renderer is in no figure.
+    # An empty page first, so that starting the browser is in no figure.
     page.goto("about:blank")
+    page.wait_for_timeout(SETTLE_MS)
     try:
         response = page.goto(url)
         if response is None or not response.ok:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +130,26 @@ def test_a_missing_worker_is_reported(open_page: Any, site: Site) -> None:
     site.faults["webkiln.worker.js"] = missing
     page = open_page(site.url + "index.html", allow=("404",))
     expect(page.locator("#error-message")).to_contain_text("inference worker failed")
+
+
+def test_every_step_runs_once_while_weights_are_awaited(
+    open_page: Any, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    telling = b"""
+      const { Instance } = WebAssembly;
+      WebAssembly.Instance = function (...args) {
+        const { exports } = new Instance(...args);
+        const step = (program, step) => (fetch(`./warm-${step}`), exports.step(program, step));
+        return { exports: { ...exports, step } };
+      };
+    """
+    site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, telling + data)
+
+    def held(handler: Any, data: bytes) -> None:
+        while not all(site.requests(f"/warm-{step}") for step in range(3)):
+            time.sleep(0.01)  # ends with the test's time if nothing runs before the weights
+        handler.send_file(data)
+
+    for shard in bundle[1]["weights"]["shards"]:
+        site.faults[shard["file"]] = held
+    first_result(open_page(site.url + "index.html"))

@@ -73,6 +73,11 @@ export class KeptShards {
     this.folder = openFolder(base, true);
   }
 
+  /** Whether there is a folder to keep them in. */
+  async available(): Promise<boolean> {
+    return (await this.folder) !== undefined;
+  }
+
   /** Reads what is here of a shard. */
   async restore(part: Part): Promise<void> {
     const { file } = part.shard;

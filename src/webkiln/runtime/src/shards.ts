@@ -99,9 +99,11 @@ async function loadShard(
   if (complete()) await restart();
   const save = (): Promise<void> => kept.saveBeginning(part);
   const url = new URL(shard.file, base);
+  // The browser's own cache need not keep what the device does, and takes its time to.
+  const first = (await kept.available()) ? "no-store" : "default";
   // What an earlier visit left may be wrong, which is no reason to trust this one's download less.
-  const attempts: RequestCache[] = ["default", "reload"];
-  if (part.have) attempts.unshift("default");
+  const attempts: RequestCache[] = [first, "reload"];
+  if (part.have) attempts.unshift(first);
   for (const cache of attempts) {
     const arrived = await download(url, part, cache, { onBytes, save, restart, signal }, early);
     if (arrived && (await right())) return;

@@ -34,6 +34,9 @@ const PHASE = 640;
 /** Weights go to another engine in portions of so many bytes, between which runs may happen. */
 const PORTION = 8 << 20;
 
+/** Of a symbolic dimension, where code is only to become warm. */
+const WARM_UP_EXTENT = 16;
+
 /** A helper that has not started by then won't. */
 const START_TIMEOUT = 10_000;
 
@@ -137,12 +140,13 @@ async function openVariant(
   const starting = startThreads(compiling, memory, target, count);
   const place = (offset: number, bytes: Uint8Array): void =>
     new Uint8Array(memory.buffer).set(bytes, target.memory.weights + offset);
-  const placing = weights(place, stop.signal);
-  let helpers: Worker[] = [];
+  const ready = Promise.all([starting, weights(place, stop.signal)]);
+  ready.catch(() => undefined); // heard below, where compiling may have failed first
   try {
-    [helpers] = await Promise.all([starting, placing]);
     const { stacks } = target.memory;
     const exports = instantiate(await compiling, memory, stacks.offset + stacks.bytes);
+    await warmUp(plan, target, exports, memory, ready);
+    const [helpers] = await ready;
     return new WasmModel(
       plan,
       target,
@@ -157,6 +161,42 @@ async function openVariant(
     void starting.then(stopAll, () => undefined);
     throw error;
   }
+}
+
+/**
+ * Runs every step once on what is in memory, zeros at first, until `ready`: engines optimise code
+ * only when it was used, and while weights are on their way there is time. What it leaves behind is
+ * overwritten by a run, except for states, so models that have any are left alone.
+ */
+async function warmUp(
+  plan: Plan,
+  { memory: { dims } }: WasmTarget,
+  exports: Exports,
+  memory: WebAssembly.Memory,
+  ready: Promise<unknown>,
+): Promise<void> {
+  if (plan.buffers.some(({ role }) => role === "state")) return;
+  let waiting = true;
+  const over = (): void => void (waiting = false);
+  ready.then(over, over);
+  const values = plan.dims.map(({ max }) => Math.min(max, WARM_UP_EXTENT));
+  new Int32Array(memory.buffer, dims, values.length).set(values);
+  for (const [program, { steps }] of plan.programs.entries()) {
+    for (let step = 0; step < steps.wasm.length; step++) {
+      await nextTask(); // bytes that arrived go first
+      if (!waiting) return;
+      exports.step(program, step);
+    }
+  }
+}
+
+/** Resolves in a task of its own, without the delay that timers have. */
+function nextTask(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => (port1.close(), resolve());
+    port2.postMessage(undefined);
+  });
 }
 
 function stopAll(workers: readonly Worker[]): void {

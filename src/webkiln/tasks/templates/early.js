@@ -31,9 +31,11 @@ if (location.protocol !== "file:") {
         // As above.
       }
     };
+    // As in shards.ts: what the device keeps need not go into the browser's own cache too.
+    const cache = navigator.storage?.getDirectory ? "no-store" : "default";
     const bring = async (file) => {
       try {
-        const response = await fetch(new URL(file, url), { signal });
+        const response = await fetch(new URL(file, url), { signal, cache });
         if (!response.ok) throw response.status;
         worker.postMessage({ file, etag: response.headers.get("etag") });
         const reader = response.body.getReader();
