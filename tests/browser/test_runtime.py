@@ -132,6 +132,25 @@ def test_wasm_threads(page: Page, site: Site) -> None:
     assert site.requests("simd-relaxed-simd-threads.wasm")
 
 
+def test_the_page_wakes_threads_that_slept(page: Page) -> None:
+    script = """
+      const notify = Atomics.notify;
+      const woken = [];
+      Atomics.notify = (words, at) => (woken.push(4 * at), notify(words, at));
+      const model = await load("./model/", { device: "wasm", threads: args.threads });
+      const nap = () => new Promise((done) => setTimeout(done, 50));
+      for (let i = 0; i < 3; i++) await nap().then(() => model.run(feeds(7)));
+      const answers = [right(await model.run(feeds(7)), 7)];
+      await model.dispose();
+      return { woken, answers };
+    """
+    result = run(page, script, threads=2)
+    assert result["answers"] == [True]
+    assert len(result["woken"]) >= 3
+    assert set(result["woken"]) == {512}  # WEBKILN_CALL of wasm_runtime.h
+    assert run(page, script, threads=1)["woken"] == []
+
+
 def test_one_thread_takes_the_variant_without_threads(page: Page, site: Site) -> None:
     result = run(page, LOAD_AND_RUN, device="wasm", threads=1)
     check_run(result)

@@ -47,10 +47,16 @@ enum {
 };
 
 /* Looks this often before sleeping; 4096 looks are about 10 microseconds. Between steps the others
- * are seldom further behind than a step takes, and a sleep and a wake-up through the engine cost
- * tens of microseconds, at every step. Between runs nobody knows how long it will be. */
-#define WEBKILN_SPIN_IN_RUN (1 << 16)
+ * are seldom further behind than a step takes. If they are, the system may have two threads on one
+ * core: as long as both can run it moves one away at its next tick, every 4 ms on Linux, while
+ * threads that sleep in turn stay there for the whole run. Hence 5 ms, about. Between runs nobody
+ * knows how long it will be. */
+#define WEBKILN_SPIN_IN_RUN (1 << 21)
 #define WEBKILN_SPIN_BETWEEN_RUNS 4096
+
+/* A helper that was woken before there is anything to do will have it in a moment: the page wakes
+ * helpers while its message is on the way to thread 0. About 1.3 milliseconds. */
+#define WEBKILN_SPIN_WOKEN (1 << 19)
 
 int webkiln_steps(int program);
 void webkiln_step(int program, int step, int thread, int threads);
@@ -66,11 +72,11 @@ static inline int webkiln_dim(int index) { return webkiln_word(WEBKILN_DIMS)[ind
  * its new value. */
 static int webkiln_await(int address, int old, int spin) {
     int *word = webkiln_word(address), now;
-    for (int i = 0; i < spin; i++)
-        if ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != old) return now;
-    while ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) == old)
+    for (;; spin = WEBKILN_SPIN_WOKEN) {
+        for (int i = 0; i < spin; i++)
+            if ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != old) return now;
         __builtin_wasm_memory_atomic_wait32(word, old, -1);
-    return now;
+    }
 }
 
 /* Sets the word and wakes who awaits it. */

@@ -146,6 +146,7 @@ export class Host {
       this.engine!.dispose();
       this.engine = gpu;
       this.wasm = undefined;
+      this.post({ helpers: undefined });
     });
   }
 
@@ -168,7 +169,9 @@ export class Host {
 
   private async openWasm(): Promise<WasmEngine> {
     const { plan, threads } = this.request;
-    return (this.wasm = await openWasm(plan, this.base, this.network(), threads));
+    this.wasm = await openWasm(plan, this.base, this.network(), threads);
+    this.post({ helpers: this.wasm.helpers });
+    return this.wasm;
   }
 
   /** The engine, which a failed run may have left to be opened again. */

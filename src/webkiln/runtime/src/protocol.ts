@@ -72,10 +72,23 @@ export interface Replies {
   readonly compare: Verdict | undefined;
 }
 
-/** From the worker: an answer, progress of loading, or news of where the model runs or is kept. */
+/**
+ * The memory of an engine with helper threads; `words[call]` is what they sleep on between runs. A
+ * page that notifies them as it sends a run has them awake when that arrives.
+ */
+export interface Helpers {
+  readonly words: Int32Array<SharedArrayBuffer>;
+  readonly call: number;
+}
+
+/**
+ * From the worker: an answer, progress of loading, news of where the model runs or is kept, or the
+ * helper threads of the engine, undefined when it has none.
+ */
 export type FromWorker =
   | { readonly id: number; readonly value: Replies[keyof Replies] }
   | { readonly id: number; readonly error: PlainError }
   | { readonly progress: Progress }
   | { readonly state: ModelState }
-  | { readonly storage: WeightStorage };
+  | { readonly storage: WeightStorage }
+  | { readonly helpers: Helpers | undefined };

@@ -5,7 +5,7 @@ import { toPlain, WebkilnError } from "./errors.js";
 import { storedBytes } from "./feeds.js";
 import { get, versioned } from "./http.js";
 import type { Plan, Variant, WasmTarget } from "./plan.js";
-import type { RunInputs } from "./protocol.js";
+import type { Helpers, RunInputs } from "./protocol.js";
 
 /** The exports of every variant; see docs/plan.md. */
 interface Exports {
@@ -27,9 +27,13 @@ export interface ThreadStart {
 /** The name of helper threads' workers; they run the same script as the inference worker. */
 export const THREAD = "webkiln-thread";
 
-/** Words of the ABI (wasm_runtime.h), by address: a thread trapped, and the barriers passed. */
-const TRAPPED = 768;
+/**
+ * Words of the ABI (wasm_runtime.h), by address: what helpers sleep on, the barriers passed, and
+ * whether a thread trapped.
+ */
+const CALL = 512;
 const PHASE = 640;
+const TRAPPED = 768;
 
 /** Weights go to another engine in portions of so many bytes, between which runs may happen. */
 const PORTION = 8 << 20;
@@ -43,6 +47,8 @@ const START_TIMEOUT = 10_000;
 export interface WasmEngine extends Engine {
   /** Hands the weights in memory to another engine. */
   readonly weights: WeightSource;
+  /** Its helper threads, where it has any. */
+  readonly helpers: Helpers | undefined;
   saveState(): State;
   restoreState(state: State): void;
 }
@@ -146,13 +152,13 @@ async function openVariant(
     const { stacks } = target.memory;
     const exports = instantiate(await compiling, memory, stacks.offset + stacks.bytes);
     await warmUp(plan, target, exports, memory, ready);
-    const [helpers] = await ready;
+    const [workers] = await ready;
     return new WasmModel(
       plan,
       target,
       exports,
       memory,
-      helpers,
+      workers,
       describe(variant, count),
       fallbacks,
     );
@@ -330,7 +336,7 @@ class WasmModel implements WasmEngine {
     private readonly target: WasmTarget,
     private readonly exports: Exports,
     private readonly memory: WebAssembly.Memory,
-    private readonly helpers: readonly Worker[],
+    private readonly workers: readonly Worker[],
     readonly device: Engine["device"],
     readonly fallbacks: readonly string[],
   ) {}
@@ -376,6 +382,12 @@ class WasmModel implements WasmEngine {
     });
   }
 
+  get helpers(): Helpers | undefined {
+    if (!this.workers.length) return undefined;
+    const words = new Int32Array(this.memory.buffer as unknown as SharedArrayBuffer);
+    return { words, call: CALL / 4 };
+  }
+
   readonly weights: WeightSource = async (sink, signal) => {
     const { weights } = this.target.memory;
     const total = this.plan.weights.bytes;
@@ -404,6 +416,6 @@ class WasmModel implements WasmEngine {
 
   dispose(): void {
     this.exports.stop?.();
-    stopAll(this.helpers);
+    stopAll(this.workers);
   }
 }
