@@ -18,13 +18,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from playwright.sync_api import Playwright, sync_playwright
 
 import webkiln
 from benchmarks import environment, llm_report, site
 from benchmarks.browser import call, chromium, page_at
 from benchmarks.llm_models import PEER_TYPES, model_file, prompts, requantised
-from benchmarks.llm_onnx import ORT_TYPES, onnx_file
+from benchmarks.llm_onnx import ORT_TYPES, onnx_model
 from benchmarks.native import native
 from benchmarks.report import insert
 from benchmarks.server import CountingServer
@@ -75,7 +76,7 @@ def _lay_out(root: Path) -> None:
         shutil.copyfile(requantised(kind), root / f"smollm2.{kind}.gguf")
     site.copy_ort(root)
     for kind in ORT_TYPES:
-        shutil.copyfile(onnx_file(kind), root / f"smollm2.{kind}.onnx")
+        ir.save(onnx_model(kind), root / f"smollm2.{kind}.onnx")
     webkiln.build(model_file(), max={"sequence": 1024}, output=root / "webkiln")
 
 

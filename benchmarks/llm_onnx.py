@@ -14,19 +14,17 @@ these; ``seqlens_k`` int32 [1], one less; a layer ``past.i.key``, ``past.i.value
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from benchmarks.llm_models import CACHE, model_file
+from benchmarks.llm_models import model_file
 from webkiln.frontends.gguf import load_gguf
 from webkiln.passes.blocks import Blocks, from_blocks
 from webkiln.passes.graph import array, attribute, constant, replace
 
-__all__ = ["ORT_TYPES", "onnx_file", "onnx_model"]
+__all__ = ["ORT_TYPES", "onnx_model"]
 
 # 4-bit: MatMulNBits with the very numbers of the file. Its zero points are floats, as Q4_1's are:
 # integer ones would round the weights anew, and onnxruntime-web 1.30 is slower with them.
@@ -35,17 +33,6 @@ ORT_TYPES = ("4-bit", "int8")
 
 _DOMAIN = "com.microsoft"
 _CONTEXT = 1024
-
-
-def onnx_file(kind: str) -> Path:
-    """`onnx_model` as a file, made once."""
-    path = CACHE / f"SmolLM2-135M-Instruct.{kind}.onnx"
-    if not path.is_file():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        ir.save(onnx_model(kind), partial)
-        partial.rename(path)
-    return path
 
 
 def onnx_model(kind: str) -> ir.Model:
