@@ -28,7 +28,7 @@ help:
 	@echo "make lint        ruff, import-linter and the pre-commit file checks"
 	@echo "make types       mypy --strict and tsc --strict"
 	@echo "make bench       measure against onnxruntime-web in Chromium"
-	@echo "make bench-llm   measure language models against wllama in Chromium"
+	@echo "make bench-llm   measure language models against wllama and onnxruntime-web in Chromium"
 	@echo "make clean       remove what was built (.venv too)"
 
 demo: $(STAMPS)/materials $(STAMPS)/runtime

@@ -1,10 +1,11 @@
-"""Measure language models against wllama in headless Chromium: `make bench-llm`.
+"""Measure language models against their peers in headless Chromium: `make bench-llm`.
 
     python -m benchmarks.llm                                everything, into results/ and the docs
     python -m benchmarks.llm --places wasm-1 --rounds 3 --no-write
 
 SmolLM2-135M-Instruct from its Q4_1 file. wllama runs that file and Q4_0 and Q8_0 files made from
-the same weights. All engines of a place (device and threads) take turns in one page.
+the same weights; onnxruntime-web runs ONNX models with those weights, in 4 bits and in 8. All
+engines of a place (device and threads) take turns in one page.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 from playwright.sync_api import Playwright, sync_playwright
 
 import webkiln
 from benchmarks import environment, llm_report, site
 from benchmarks.browser import call, chromium, page_at
 from benchmarks.llm_models import PEER_TYPES, model_file, prompts, requantised
+from benchmarks.llm_onnx import ORT_TYPES, onnx_model
 from benchmarks.native import native
 from benchmarks.report import insert
 from benchmarks.server import CountingServer
@@ -32,6 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks-llm.md"
 
 PLACES = {"wasm-1": ("wasm", 1), "wasm-2": ("wasm", 2), "webgpu": ("webgpu", 1)}
+PEERS = {"wllama": "@wllama/wllama", "onnxruntime-web": "onnxruntime-web"}
 PROMPT_TOKENS = 150
 ANSWER_TOKENS = 48
 ROUNDS = {"wasm": 5, "webgpu": 3}
@@ -40,10 +44,10 @@ VISITS = 3
 
 def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
-    version = site.install_peer("@wllama/wllama")
+    peers = {name: site.install_peer(package) for name, package in PEERS.items()}
     results: dict[str, Any] = {"places": []}
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        results["environment"] = environment.describe(playwright, {"wllama": version})
+        results["environment"] = environment.describe(playwright, peers)
         root = Path(folder)
         _say("building the model")
         _lay_out(root)
@@ -70,6 +74,9 @@ def _lay_out(root: Path) -> None:
     shutil.copytree(site.HERE / "node_modules/@wllama/wllama/esm", root / "wllama")
     for kind in PEER_TYPES:
         shutil.copyfile(requantised(kind), root / f"smollm2.{kind}.gguf")
+    site.copy_ort(root)
+    for kind in ORT_TYPES:
+        ir.save(onnx_model(kind), root / f"smollm2.{kind}.onnx")
     webkiln.build(model_file(), max={"sequence": 1024}, output=root / "webkiln")
 
 
@@ -79,12 +86,8 @@ def _place(
     """Every engine at one place; the ratios are webkiln's to each peer's, pair by pair."""
     device, threads = PLACES[place]
     at = {"device": device, "threads": threads}
-    engines: dict[str, Any] = {"webkiln": {"engine": "webkiln", "folder": "./webkiln/", **at}}
-    for kind in PEER_TYPES if device == "wasm" else PEER_TYPES[:1]:
-        file = f"./smollm2.{kind}.gguf"
-        engines[f"wllama {kind}"] = {"engine": "wllama", "file": file, **at}
     options = {
-        "engines": engines,
+        "engines": {name: {**engine, **at} for name, engine in _engines(device).items()},
         "prompts": texts,
         "count": ANSWER_TOKENS,
         "rounds": rounds or ROUNDS[device],
@@ -103,6 +106,17 @@ def _place(
             rows[name]["prefill_ratio"] = ratio(entry["first"], own["first"]).to_json()
             rows[name]["decode_ratio"] = ratio(own["perSecond"], entry["perSecond"]).to_json()
     return {"place": place, **at, "engines": rows}
+
+
+def _engines(device: str) -> dict[str, dict[str, str]]:
+    """What `pages/llm.js` is to load, by the name in the tables; webkiln comes first."""
+    engines = {"webkiln": {"engine": "webkiln", "folder": "./webkiln/"}}
+    for kind in PEER_TYPES if device == "wasm" else PEER_TYPES[:1]:
+        engines[f"wllama {kind}"] = {"engine": "wllama", "file": f"./smollm2.{kind}.gguf"}
+    # On a software adapter onnxruntime-web takes minutes for an answer.
+    for kind in ORT_TYPES if device == "wasm" else ():
+        engines[f"onnxruntime-web {kind}"] = {"engine": "ort", "file": f"./smollm2.{kind}.onnx"}
+    return engines
 
 
 def _second_visits(playwright: Playwright, server: CountingServer) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def render(results: dict[str, Any]) -> str:
 def _environment(environment: dict[str, Any]) -> str:
     return (
         f"{environment['date'][:10]}, webkiln {environment['webkiln']} ({environment['commit']}), "
-        f"wllama {environment['wllama']}, Chromium {environment['chromium']}, "
+        f"wllama {environment['wllama']}, onnxruntime-web {environment['onnxruntime-web']}, "
+        f"Chromium {environment['chromium']}, "
         f"{environment['cpu']}, {environment['cores']} cores, "
         f"load average {environment['load_average']} at the start. Median [quartiles]."
     )

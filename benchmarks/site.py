@@ -53,15 +53,20 @@ def install_peer(name: str = "onnxruntime-web") -> str:
 def lay_out(site: Path, cases: Iterable[Case], targets: Sequence[str]) -> None:
     """Fill the empty folder `site`; compile each case with webkiln for `targets` (if any)."""
     shutil.copytree(HERE / "pages", site, dirs_exist_ok=True)
-    (site / "ort").mkdir()
-    for name in ORT_FILES:
-        shutil.copyfile(ORT / "dist" / name, site / "ort" / name)
+    copy_ort(site)
     for case in cases:
         folder = site / "cases" / case.name
         folder.mkdir(parents=True)
         _write_case(folder, case)
         if targets:
             webkiln.build(case.source(), targets=targets, output=folder / "bundle")
+
+
+def copy_ort(site: Path) -> None:
+    """onnxruntime-web's files into the folder ``ort`` of `site`."""
+    (site / "ort").mkdir()
+    for name in ORT_FILES:
+        shutil.copyfile(ORT / "dist" / name, site / "ort" / name)
 
 
 def _version(name: str) -> str:

@@ -27,6 +27,8 @@ async function loadWebkiln({ folder, device, threads }) {
       }
       return text;
     },
+    tokenize: (text) => llm.tokenize(text),
+    detokenize: (ids) => llm.detokenize(ids),
     dispose: () => llm.dispose(),
   };
 }
@@ -76,7 +78,47 @@ async function loadWllama({ file, device, threads }) {
   };
 }
 
-const ENGINES = { webkiln: loadWebkiln, wllama: loadWllama };
+/** onnxruntime-web has no tokenizer: it takes that of `webkiln`, the engine. Its cache goes from run to run as it is. */
+async function loadOrt({ file, device, threads }, webkiln) {
+  const ort = await import(`./ort/ort.${device}.bundle.min.mjs`);
+  ort.env.logLevel = "error";
+  ort.env.wasm.wasmPaths = new URL("./ort/", location.href).href;
+  ort.env.wasm.numThreads = threads;
+  const session = await ort.InferenceSession.create(file, { executionProviders: [device], graphOptimizationLevel: "all" });
+  const nothing = session.inputMetadata
+    .filter(({ name }) => name.startsWith("past."))
+    .map(({ name, shape: [, heads, , size] }) => [name, new ort.Tensor("float32", [], [1, heads, 0, size])]);
+  return {
+    description: `onnxruntime-web ${ort.env.versions.web}, ${device} × ${threads}, ${file.split(".").at(-2)}`,
+    async generate(prompt, count, onTokens) {
+      const made = [];
+      let ids = webkiln.tokenize(prompt);
+      let past = nothing;
+      for (let length = ids.length; made.length < count; length++) {
+        const { logits, ...present } = await session.run({
+          input_ids: new ort.Tensor("int64", BigInt64Array.from(ids, BigInt), [1, ids.length]),
+          seqlens_k: new ort.Tensor("int32", [length - 1], [1]),
+          total_sequence_length: new ort.Tensor("int32", [length], []),
+          ...Object.fromEntries(past),
+        });
+        ids = [largest(logits.data)];
+        made.push(...ids);
+        onTokens(1);
+        past = Object.entries(present).map(([name, tensor]) => [name.replace("present", "past"), tensor]);
+      }
+      return webkiln.detokenize(made);
+    },
+    dispose: () => session.release(),
+  };
+}
+
+function largest(numbers) {
+  let best = 0;
+  for (let i = 1; i < numbers.length; i++) if (numbers[i] > numbers[best]) best = i;
+  return best;
+}
+
+const ENGINES = { webkiln: loadWebkiln, wllama: loadWllama, ort: loadOrt };
 
 /** Milliseconds to the first token, and tokens a second after it. */
 async function time(engine, prompt, count) {
@@ -93,14 +135,14 @@ const question = (text) => `<|im_start|>user\n${text}<|im_end|>\n<|im_start|>ass
 
 /**
  * `{name: {description, answer, first: [ms], perSecond: [tokens/s]}}`; the i-th entries of all were measured right after
- * one another. `prompts` are of one length; a round takes the next of them.
+ * one another. `prompts` are of one length; a round takes the next of them. The engine "webkiln" comes first.
  */
 window.llm = async ({ engines, prompts, count, rounds }) => {
   if (!crossOriginIsolated) throw new Error("the page is not cross-origin isolated");
   const loaded = {};
   const results = {};
   for (const [name, options] of Object.entries(engines)) {
-    const engine = (loaded[name] = await ENGINES[options.engine](options));
+    const engine = (loaded[name] = await ENGINES[options.engine](options, loaded.webkiln));
     const answer = await engine.generate(question("What is the capital of France?"), 12, () => undefined);
     if (!answer.includes("Paris")) throw new Error(`${name} answers ${JSON.stringify(answer)}`);
     const { description, places } = engine;
