@@ -150,13 +150,13 @@ def compile_model(
         memory = plan_memory([e.program for e in entries], io)
     with stage("codegen"):
         wasm = _wasm(entries, memory, progress) if "wasm" in targets else None
-        shader, kernels = _shader(entries) if "webgpu" in targets else (None, KernelSet())
+        shaders, kernels = _shaders(entries) if "webgpu" in targets else ([], KernelSet())
     with stage("golden"):
         progress("golden sample", 0, 1)
         golden = _golden(graph, source, job, entries[0].program, constants)
         progress("golden sample", 1, 1)
     with stage("bundle"):
-        return _bundle(source, job, entries, memory, wasm, shader, kernels, golden, title)
+        return _bundle(source, job, entries, memory, wasm, shaders, kernels, golden, title)
 
 
 @dataclass(frozen=True)
@@ -277,14 +277,22 @@ def _wasm(
     return modules
 
 
-def _shader(entries: Sequence[_Entry]) -> tuple[Shader, KernelSet]:
+def _shaders(entries: Sequence[_Entry]) -> tuple[list[Shader], KernelSet]:
+    """The module for any adapter; before it the one for those with float16, if kernels differ."""
     from webkiln.codegen import wgsl
     from webkiln.targets import webgpu
 
     kernels = unique([s.kernel for e in entries for s in e.steps["webgpu"]], wgsl.kernel_source)
     text = wgsl.module_source(kernels.sources)
     debug(4, text)
-    return Shader(text, limits=webgpu.limits(kernels.kernels)), kernels
+    shaders = [Shader("kernels.wgsl", text, limits=webgpu.limits(kernels.kernels))]
+    if any(k.half for k in kernels.kernels):
+        own = {n: k.half or k for n, k in zip(kernels.names, kernels.kernels, strict=True)}
+        text = wgsl.module_source({name: wgsl.kernel_source(k, name) for name, k in own.items()})
+        debug(4, text)
+        limits = webgpu.limits(list(own.values()))
+        shaders.insert(0, Shader("kernels.f16.wgsl", text, (webgpu.HALF,), limits))
+    return shaders, kernels
 
 
 # --- bundle ---------------------------------------------------------------------------------------
@@ -334,7 +342,7 @@ def _bundle(
     entries: Sequence[_Entry],
     memory: MemoryPlan,
     wasm: dict[Variant, bytes] | None,
-    shader: Shader | None,
+    shaders: Sequence[Shader],
     kernels: KernelSet,
     golden: list[GoldenSample],
     title: str | None,
@@ -345,7 +353,7 @@ def _bundle(
             e.name,
             e.program,
             e.steps.get("wasm"),
-            [_dispatch(s, next(index)) for s in e.steps["webgpu"]] if shader else None,
+            [_dispatch(s, next(index)) for s in e.steps["webgpu"]] if shaders else None,
         )
         for e in entries
     ]
@@ -365,7 +373,7 @@ def _bundle(
         name=source.name,
         task=job.plan_config(source),
         wasm=wasm,
-        shader=shader,
+        shaders=shaders,
         golden=golden,
         assets=source.assets,
         app=app,
