@@ -74,8 +74,9 @@ def build(
     `torch.export.export` takes them. `max` bounds symbolic dimensions by name (of a language
     model, `sequence` is how many tokens a conversation may have), `constants` binds inputs to
     values. `quantize` packs the weights of products and embeddings into blocks of 8 (`q8`) or 4
-    (`q4`) bits. `activations` is what WebAssembly may round the other side of such products to:
-    `int16`, as good as float32 and the default; `int8`, faster for prompts; or `f32`, not at all.
+    (`q4`) bits. `activations` is what the other side of such products may be rounded to: `int16`, as good as
+    float32 and the default, on a GPU float16 if it has that; `int8`, which on WebAssembly is faster
+    for prompts; or `f32`, not at all.
     `output` saves the bundle.
 
     Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model,
@@ -323,7 +324,10 @@ def _golden(
 def _tolerance(
     graph: ir.Model, outputs: Mapping[str, npt.NDArray[np.generic]]
 ) -> tuple[float, float]:
-    """Relative and absolute: what roundings of activations add up to grows with the outputs."""
+    """Relative and absolute: what roundings of activations add up to grows with the outputs.
+
+    SmolLM2's logits are off by up to 0.0026 of the largest where products are of float16.
+    """
     levels = [
         n.attributes.get_int("accuracy_level", 0) for n in graph.graph if n.op_type == "MatMulNBits"
     ]
@@ -332,7 +336,7 @@ def _tolerance(
     largest = max(
         (float(np.abs(o).max()) for o in outputs.values() if o.dtype.kind == "f"), default=1
     )
-    share = {passes.ACTIVATIONS["int8"]: 0.1, passes.ACTIVATIONS["int16"]: 2e-3}
+    share = {passes.ACTIVATIONS["int8"]: 0.1, passes.ACTIVATIONS["int16"]: 1e-2}
     return 1e-3, max(share.get(level, 1e-3) for level in levels) * largest
 
 

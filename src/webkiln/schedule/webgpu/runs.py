@@ -1,13 +1,13 @@
 """Runs of a row's elements in WebGPU's registers, and their products with words of weights.
 
-In float16, for adapters that have it, a run is divided by the power of two below its largest
+In float16, for adapters that have it, a run is divided by the power of two at or below its largest
 element. That rounds nothing, and keeps products in range whatever the row holds: elements are below
 2, codes at most 128. What a run adds up to is float16, what follows float32, where the power of two
 comes back.
 
-Codes become float16 by two operations on a word for two of them, without conversions, which GPUs
-do slowly: a code in the low bits of 1024 is a number that much larger (Kim et al., "Who Says
-Elephants Can't Run: Bringing Large Scale MoE Models into Cloud Scale Production", 2022, section 5).
+Codes become float16 by bit operations on a word, two at a time, instead of conversions, which GPUs
+do slowly: a code in the low bits of 1024 makes it that much larger (Kim et al., "Who Says Elephants
+Can't Run: Bringing Large Scale MoE Models into Cloud Scale Production", arXiv 2211.10017).
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ class Floats:
 
 
 class Halves:
-    """A run in float16, over `factor`; zeros stay zeros, infinities and NaN what they are."""
+    """A run in float16, over `factor`, a power of two.
+
+    Elements are below 2^127. Zeros stay zeros; what is not finite makes its run's sum so.
+    """
 
     def __init__(self, run: Sequence[Expr], emit: Emitter, out: list[Stmt]) -> None:
         self.run = run
