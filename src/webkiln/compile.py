@@ -74,10 +74,9 @@ def build(
     `torch.export.export` takes them. `max` bounds symbolic dimensions by name (of a language
     model, `sequence` is how many tokens a conversation may have), `constants` binds inputs to
     values. `quantize` packs the weights of products and embeddings into blocks of 8 (`q8`) or 4
-    (`q4`) bits. `activations` is what the other side of such products may be rounded to: `int16`, as good as
-    float32 and the default, on a GPU float16 if it has that; `int8`, which on WebAssembly is faster
-    for prompts; or `f32`, not at all.
-    `output` saves the bundle.
+    (`q4`) bits. `activations` is what the other side of such products may be rounded to: `int16`,
+    as good as float32 and the default, on a GPU float16 if it has that; `int8`, which on
+    WebAssembly is faster for prompts; or `f32`, not at all. `output` saves the bundle.
 
     Raises a `WebkilnError` that says what is wrong and what to try: no such model, not a model,
     unsupported operators (all of them), a dimension without a bound.
