@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from numpy.typing import NDArray
 
+import webkiln
 from tests import wgpu_runner
 from tests.graphs import interpret, lower, physical, random_inputs, scheduled
 from tests.ops.cases_quantised import product
@@ -210,6 +212,20 @@ def test_a_language_model(tmp_path: Path) -> None:
         logits = [f["logits"] for f in found]
         assert cosine(*logits) > 0.9999
         assert np.abs(logits[0] - logits[1]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("activations", "files"),
+    [("int16", ["kernels.f16.wgsl", "kernels.wgsl"]), ("f32", ["kernels.wgsl"])],
+)
+def test_a_second_shader_where_there_is_something_to_gain(
+    activations: str, files: list[str]
+) -> None:
+    layer = onnx_ir.from_proto(decoder_layer(1, COARSE))
+    bundle = webkiln.build(layer, targets=["webgpu"], activations=activations)
+    assert bundle.plan["webgpu"] is not None
+    assert [v["file"] for v in bundle.plan["webgpu"]["variants"]] == files
+    assert sorted(f for f in bundle.files if f.endswith(".wgsl")) == [f"model/{f}" for f in files]
 
 
 def given(port: dict) -> NDArray[np.generic]:
