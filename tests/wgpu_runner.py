@@ -20,17 +20,20 @@ from webkiln.ir.program import Kernel
 from webkiln.targets.webgpu import MAX_GROUPS, workgroups
 
 STORAGE = wgpu.BufferUsage.STORAGE | wgpu.BufferUsage.COPY_SRC | wgpu.BufferUsage.COPY_DST
+FEATURES = {"shader-f16"}
 UNIFORM = wgpu.BufferUsage.UNIFORM | wgpu.BufferUsage.COPY_DST
 
 
 @functools.cache
 def device() -> wgpu.GPUDevice:
-    """A device with the default limits, as any adapter gives it; else the test is skipped."""
+    """A device with the default limits, as any adapter gives it, and float16 where the adapter has
+    it; else the test is skipped.
+    """
     try:
         adapter = wgpu.gpu.request_adapter_sync()
     except RuntimeError as error:  # no Vulkan driver at all
         pytest.skip(f"no WebGPU adapter: {error}")
-    return adapter.request_device_sync()
+    return adapter.request_device_sync(required_features=FEATURES & adapter.features)
 
 
 def round_up(n: int, to: int) -> int:

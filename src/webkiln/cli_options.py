@@ -71,8 +71,9 @@ Activations = Annotated[
     typer.Option(
         "--activations",
         metavar="KIND",
-        help="What WebAssembly may round the inputs of products with quantised weights to: "
-        "int16, int8 (faster for prompts, less exact), or f32 (not at all).",
+        help="What products with quantised weights may round their inputs to: int16 (on a GPU "
+        "float16, if it has that), int8 (the same, but on WebAssembly faster for prompts, less "
+        "exact), or f32 (not at all).",
     ),
 ]
 Bounds = Annotated[

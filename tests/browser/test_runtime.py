@@ -463,6 +463,13 @@ def test_shader_error_is_named(page: Page, site: Site) -> None:
     assert "shader" in auto["fallbacks"][0]
 
 
+def test_float16_is_for_adapters_that_have_it(page: Page, site: Site) -> None:
+    """SwiftShader has not: what is fetched is the shader that needs nothing."""
+    check_run(run(page, LOAD_AND_RUN, device="webgpu", threads=1))
+    assert site.requests("kernels.wgsl")
+    assert not site.requests("kernels.f16.wgsl")
+
+
 COMPARED = """
   const model = await load("./model/", { device: "auto" });
   const ended = new Promise((done) => {

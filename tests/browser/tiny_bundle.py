@@ -103,7 +103,11 @@ def write_tiny_bundle(folder: Path, *, slowness: int = 0) -> dict[str, Any]:
             ["simd"],
         )
     ]
-    plan["webgpu"]["shader"] = _write(model, "kernels.wgsl", KERNELS_WGSL.encode())
+    shaders = {"kernels.f16.wgsl": f"enable f16;\n{KERNELS_WGSL}", "kernels.wgsl": KERNELS_WGSL}
+    plan["webgpu"]["variants"] = [
+        {**_write(model, name, text.encode()), "features": features, "limits": {}}
+        for (name, text), features in zip(shaders.items(), (["shader-f16"], []), strict=True)
+    ]
     plan["golden"] = [_write_golden(model)]
     (model / "plan.json").write_text(json.dumps(plan))
     return plan
@@ -279,7 +283,6 @@ def _plan() -> dict[str, Any]:
                 {"bytes": size},
                 {"bytes": 256 + 2 * size},
             ],
-            "features": [],
             "limits": {"maxStorageBuffersPerShaderStage": 3, "maxBufferSize": 4 * WEIGHTS},
         },
         "task": {"name": "generic"},

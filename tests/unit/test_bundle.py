@@ -60,6 +60,16 @@ void webkiln_step(int program, int step, int thread, int threads) {
 }
 """
 
+SHADERS = [
+    Shader(
+        "kernels.f16.wgsl",
+        "// in float16",
+        ("shader-f16",),
+        {"maxComputeInvocationsPerWorkgroup": 32},
+    ),
+    Shader("kernels.wgsl", "// wgsl", limits={"maxComputeInvocationsPerWorkgroup": 64}),
+]
+
 
 def reference(x, ids):
     y = (x @ W).astype(np.float32)
@@ -103,9 +113,7 @@ def make(webgpu=True, variants=VARIANTS, golden=True, cache=None, **parts):
         name="small",
         task={"name": "generic"},
         wasm=modules,
-        shader=Shader("// wgsl", limits={"maxComputeInvocationsPerWorkgroup": 64})
-        if webgpu
-        else None,
+        shaders=SHADERS if webgpu else [],
         golden=samples,
         **parts,
     )
@@ -197,8 +205,12 @@ def test_plan_says_what_docs_plan_md_promises(bundle):
         "maxStorageBufferBindingSize": 96,
         "maxBufferSize": 96,
         "maxStorageBuffersPerShaderStage": 3,
-        "maxComputeInvocationsPerWorkgroup": 64,
     }
+    variants = plan["webgpu"]["variants"]
+    assert [v["file"] for v in variants] == [s.file for s in SHADERS]
+    assert [v["features"] for v in variants] == [["shader-f16"], []]
+    assert [v["limits"] for v in variants] == [s.limits for s in SHADERS]
+    assert bundle.files["model/kernels.f16.wgsl"] == b"// in float16"
     assert plan["webgpu"]["slots"][0] == {"bytes": 64, "weights": 0}
     assert len(plan["weights"]["shards"]) == 1
     assert bundle.files["model/labels.json"] == b"[]"
@@ -346,7 +358,7 @@ def test_dimensions_get_names_that_are_identifiers():
         [ProgramRecord("main", program, None, [DispatchRecord(call, 0, dims[:3])])],
         [KernelRecord("copy", ("read", "write"), 1, "elementwise")],
         memory,
-        name="m", task={"name": "generic"}, wasm=None, shader=Shader(""),
+        name="m", task={"name": "generic"}, wasm=None, shaders=SHADERS[1:],
     ).plan  # fmt: skip
     names = ["batch_size_", "batch_size", "dim_2n", "past_1"]
     assert [d["name"] for d in made["dims"]] == names
@@ -362,7 +374,7 @@ def test_edges_must_be_row_major(cache):
     memory = plan([program], {"wasm": [[StepIO((x,), (y,))]]})
     record = ProgramRecord("main", program, [], None)
     with pytest.raises(ValueError, match="x is at the model's edge"):
-        assemble([record], [], memory, name="m", task={"name": "generic"}, wasm=None, shader=None)
+        assemble([record], [], memory, name="m", task={"name": "generic"}, wasm=None, shaders=[])
 
 
 def test_shards_tile_the_weights_and_are_named_by_their_hash():

@@ -124,9 +124,11 @@ PLAN = {
         "maxThreads": 1,
     },
     "webgpu": {
-        "shader": {"file": "kernels.wgsl", "sha256": SHA, "bytes": 1},
+        "variants": [
+            {"file": "kernels.f16.wgsl", "sha256": SHA, "bytes": 1, "features": ["shader-f16"],
+             "limits": {"maxComputeWorkgroupStorageSize": 64}},
+            {"file": "kernels.wgsl", "sha256": SHA, "bytes": 1, "features": [], "limits": {}}],
         "slots": [{"bytes": 8, "weights": 0}, {"bytes": 32}, {"bytes": 64}],
-        "features": [],
         "limits": {"maxBufferSize": 64},
     },
     "golden": [
@@ -175,6 +177,8 @@ def without(plan, key):
         (lambda p: p["weights"]["shards"][0].update(file="../x"), r"shards\[0\]\.file: "),
         (lambda p: p["weights"]["shards"][1].update(offset=8), r"shards\[1\]\.offset: is 8"),
         (lambda p: p["weights"].update(bytes=12), r"weights\.bytes: is 12, the shards have 8"),
+        (lambda p: p["webgpu"].update(variants=[]), r"webgpu\.variants: "),
+        (lambda p: without(p["webgpu"]["variants"][0], "limits"), r"variants\[0\]: 'limits'"),
         (lambda p: p.update(wasm=None, webgpu=None), "neither this target"),
     ],
 )

@@ -40,6 +40,7 @@ from webkiln.ir.expr import (
     splat,
     substitute,
     transform,
+    vector,
     walk,
 )
 from webkiln.ir.verify import OPERATIONS, verify_expr
@@ -234,6 +235,16 @@ def test_free_variables_are_those_no_reduction_binds() -> None:
     row = Reduce("sum", (K,), Load(X, (I, K)))
     assert free_vars(row) == {I}
     assert free_vars(row + cast(K, F32)) == {I, K}
+
+
+def test_a_vector_taken_apart_and_joined_is_itself() -> None:
+    four = Var("four", None, F32.vector(4))
+    parts = [lane(four, i) for i in range(4)]
+    assert vector(parts) is four
+    assert vector(parts[::-1]).args == tuple(parts[::-1])
+    assert vector(parts[:2]).dtype == F32.vector(2)
+    changed = substitute(vector(parts[::2]), {parts[0]: ELEMENT})
+    assert changed is vector([ELEMENT, parts[2]])
 
 
 def test_text() -> None:

@@ -67,6 +67,20 @@ def test_sizes_before_the_weights(folder: Path) -> None:
     assert files["index.html"]["gzip"] < 100
 
 
+def test_what_an_adapter_must_offer_and_may(folder: Path) -> None:
+    content = plan()
+    variants = content["webgpu"]["variants"]
+    variants[0]["limits"] = {"maxComputeInvocationsPerWorkgroup": 64}
+    better = {"features": ["shader-f16"], "limits": {"maxComputeInvocationsPerWorkgroup": 256}}
+    variants.insert(0, variants[0] | better)
+    write(folder, content)
+    assert bundle_report(folder).webgpu == {
+        "features": [],
+        "limits": {"maxBufferSize": 8192, "maxComputeInvocationsPerWorkgroup": 64},
+        "uses": ["shader-f16"],
+    }
+
+
 def test_json_is_plain_and_has_totals(folder: Path) -> None:
     data = json.loads(json.dumps(bundle_report(folder).to_json()))
     assert data["programs"][0]["flops"] == 7104

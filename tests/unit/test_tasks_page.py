@@ -16,7 +16,7 @@ SHARD = "5" * 64 + ".bin"
 PLAN = {
     "weights": {"bytes": 1, "shards": [{"file": SHARD, "bytes": 1}]},
     "wasm": {"variants": [{"file": "simd.wasm"}]},
-    "webgpu": {"shader": {"file": "kernels.wgsl"}},
+    "webgpu": {"variants": [{"file": "kernels.f16.wgsl"}, {"file": "kernels.wgsl"}]},
     "golden": [{"file": "golden.bin"}],
     "task": {"name": "generic", "about": {"origin": "a <b> farm", "license": "MIT"}},
 }
@@ -121,6 +121,7 @@ def test_the_service_worker_keeps_all_but_the_weights(dist):
         "app/generic.js",
         "model/plan.json",
         "model/simd.wasm",
+        "model/kernels.f16.wgsl",
         "model/kernels.wgsl",
     } <= set(kept)
     assert not any(SHARD in name for name in kept)

@@ -95,6 +95,7 @@ EXPRESSIONS = {
     "a test of an integer": (Op("isnan", (B,), BOOL), "tests a float"),
     "a cast to other lanes": (Op("cast", (A,), I32.vector(4)), "keeps its lanes"),
     "a splat of a vector": (Op("splat", (splat(A, 4),), F32.vector(4)), "repeats an element"),
+    "a vector of two types": (Op("vector", (A, B), F32.vector(2)), "one a lane"),
     "a fold of a scalar": (Op("fold_add", (A,), F32), "folds a vector"),
     "a float in an int": (Const(1.5, I32), "its value is of its type"),
     "an index that is a float": (Op("neg", (Load(W, (A,)),), F32), "indices are int32"),
@@ -123,7 +124,17 @@ def kernel(*body: object, loops: tuple[Loop, ...] = (LOOP,)) -> Kernel:
 
 LOADED = Read(W, T)
 PUT = Store(Y, T, R)
+OTHER = Loop(T, const(4, I32), "task")
+SHORT = kernel(Store(Y, T, LOADED), loops=(OTHER,))
 KERNELS = {
+    "a form in float16 with other loops": (
+        replace(kernel(Store(Y, T, LOADED)), half=SHORT),
+        "called as it is",
+    ),
+    "a wrong form in float16": (
+        replace(kernel(Store(Y, T, LOADED)), half=kernel(Store(Y, T, T))),
+        "holds its type",
+    ),
     "a register set before it exists": (kernel(Assign(R, LOADED), PUT), "before it is set"),
     "a register used before it exists": (kernel(PUT), "before it is used"),
     "a register of an inner block": (

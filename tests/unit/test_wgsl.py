@@ -10,11 +10,12 @@ import onnx_ir
 import pytest
 
 from tests import wgpu_runner
+from tests.ops.cases_quantised import product
 from tests.ops.harness import Case, Constant, build
 from webkiln.codegen.wgsl import kernel_source, module_source
 from webkiln.interpret.kernel import run_kernel
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import BOOL, F32, I8, I32, U32, DType
+from webkiln.ir.dtypes import BOOL, F16, F32, I8, I32, U32, DType
 from webkiln.ir.expr import (
     Const,
     Dim,
@@ -30,6 +31,7 @@ from webkiln.ir.expr import (
     lane,
     select,
     splat,
+    vector,
 )
 from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store, register
@@ -90,6 +92,11 @@ element = Read(x, i)
         (bitcast(call("shl", i, 23), F32), "bitcast<f32>((v0 << 23u))"),
         (cast(cast(compare("lt", i, 3), I32), F32), "f32(i32((v0 < 3)))"),
         (lane(splat(element, 4), 2), "k_b0[v0]"),
+        (lane(vector([element, const(2.0, F32)]), 1), "vec2<f32>(k_b0[v0], 2.0f).y"),
+        (
+            cast(lane(bitcast(cast(i, U32), F16.vector(2)), 1), F32),
+            "f32(vec2<f16>(unpack2x16float(u32(v0))).y)",
+        ),
     ],
 )  # fmt: skip
 def test_expressions(value: Expr, text: str) -> None:
@@ -292,15 +299,28 @@ GOLDENS = {
     "add": Case("Add", ["f32[n=3,8]", "f32[8]"]),
     "transpose": Case("Transpose", ["f32[3,5,7]"], {"perm": [2, 0, 1]}),
     "mean_over_columns": Case("ReduceMean", ["f32[2,9,8]", Constant([1])]),
+    "quantised_vector": product("1", 64, 16, zeros="packed", accuracy_level=2),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GOLDENS)
 def test_golden(name: str) -> None:
     """The whole printed module. `WEBKILN_UPDATE_GOLDEN=1` accepts a change that you have read."""
+    check_golden(name, golden_kernels(name))
+
+
+def test_golden_in_float16() -> None:
+    kernels = [k.half for k in golden_kernels("quantised_vector") if k.half]
+    check_golden("quantised_vector.f16", kernels)
+
+
+def golden_kernels(name: str) -> list[Kernel]:
     model, _, dims = build(GOLDENS[name])
     program, _ = lower_graph(onnx_ir.from_proto(model), dict.fromkeys(dims, 512))
-    kernels = [schedule(c) for c in assign_layouts(fuse(program)).computes]
+    return [schedule(c) for c in assign_layouts(fuse(program)).computes]
+
+
+def check_golden(name: str, kernels: list[Kernel]) -> None:
     sources = {f"k{n}": kernel_source(k, f"k{n}") for n, k in enumerate(kernels)}
     text = module_source(sources)
     path = GOLDEN / f"{name}.wgsl"

@@ -58,7 +58,7 @@ def plan() -> dict[str, Any]:
         "wasm": {"variants": [asset("simd.wasm") | {"features": ["simd"]}], "maxThreads": 8,
                  "memory": {"bytes": 196608, "dims": 64, "weights": 131072,
                             "stacks": {"offset": 65536, "bytes": 65536}}},
-        "webgpu": {"shader": asset("kernels.wgsl"), "slots": [{"bytes": 8192}], "features": [],
-                   "limits": {"maxBufferSize": 8192}},
+        "webgpu": {"variants": [asset("kernels.wgsl") | {"features": [], "limits": {}}],
+                   "slots": [{"bytes": 8192}], "limits": {"maxBufferSize": 8192}},
         "golden": [], "task": {"name": "generic"},
     }  # fmt: skip

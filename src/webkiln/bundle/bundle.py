@@ -221,7 +221,7 @@ class Bundle:
         if self.plan["wasm"] is not None:
             yield from self.plan["wasm"]["variants"]
         if self.plan["webgpu"] is not None:
-            yield self.plan["webgpu"]["shader"]
+            yield from self.plan["webgpu"]["variants"]
 
     def _verify(self, folder: Path, asset: AssetPlan) -> None:
         path = folder / MODEL / asset["file"]

@@ -140,7 +140,7 @@ class WeightsPlan(TypedDict):
 
 
 class VariantPlan(AssetPlan):
-    """One build of the wasm module."""
+    """One build of a target's module, and the features that it needs."""
 
     features: list[str]
 
@@ -176,12 +176,17 @@ class SlotPlan(TypedDict):
     weights: NotRequired[int]
 
 
-class WebGPUPlan(TypedDict):
-    """The WebGPU target."""
+class ShaderPlan(VariantPlan):
+    """One build of the WGSL module, and the limits that an adapter must offer for it."""
 
-    shader: AssetPlan
+    limits: dict[str, int]
+
+
+class WebGPUPlan(TypedDict):
+    """The WebGPU target; variants best first, `limits` whatever the variant."""
+
+    variants: list[ShaderPlan]
     slots: list[SlotPlan]
-    features: list[str]
     limits: dict[str, int]
 
 

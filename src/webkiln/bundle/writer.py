@@ -71,11 +71,12 @@ class ProgramRecord:
 
 @dataclass(frozen=True, slots=True)
 class Shader:
-    """The WGSL module, and what an adapter must have beyond the buffers' sizes.
+    """A WGSL module, and what an adapter must have for it beyond the buffers' sizes.
 
     `limits` by WebGPU's names, as maxComputeWorkgroupStorageSize.
     """
 
+    file: str
     text: str
     features: tuple[str, ...] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -89,16 +90,16 @@ def assemble(
     name: str,
     task: Mapping[str, Any],
     wasm: Mapping[Variant, bytes] | None,
-    shader: Shader | None,
+    shaders: Sequence[Shader],
     golden: Sequence[GoldenSample] = (),
     assets: Mapping[str, bytes] | None = None,
     app: Callable[[Plan], Mapping[str, bytes]] | None = None,
 ) -> Bundle:
     """The bundle of `programs`.
 
-    `kernels` are those of the shader; `memory` is the plan that the printed code was made with;
-    `wasm` the compiled variants, best
-    first; `assets` files for the task (tokenizer.json, labels) that go beside the plan; `app` makes
+    `kernels` are those of each of `shaders`, best first (none: WebGPU was not built); `memory` is
+    the plan that the printed code was made with; `wasm` the compiled variants, best first; `assets`
+    files for the task (tokenizer.json, labels) that go beside the plan; `app` makes
     the page's files, given the finished plan. Raises `InvalidModelError` when the parts don't fit
     together.
     """
@@ -118,7 +119,7 @@ def assemble(
         "buffers": [_buffer(b, memory, wasm=wasm is not None) for b in memory.buffers],
         "weights": weights,
         "wasm": None if wasm is None else _wasm(wasm, memory, files),
-        "webgpu": None if shader is None else _webgpu(shader, kernels, memory, files),
+        "webgpu": _webgpu(shaders, kernels, memory, files) if shaders else None,
         "golden": [],
         "task": dict(task),
     }
@@ -239,23 +240,31 @@ def _wasm(modules: Mapping[Variant, bytes], memory: MemoryPlan, files: dict[str,
 
 
 def _webgpu(
-    shader: Shader, kernels: Sequence[KernelRecord], memory: MemoryPlan, files: dict[str, Data]
+    shaders: Sequence[Shader],
+    kernels: Sequence[KernelRecord],
+    memory: MemoryPlan,
+    files: dict[str, Data],
 ) -> WebGPUPlan:
     assert memory.slots is not None, "the memory plan was made without WebGPU"
-    file, text = "kernels.wgsl", shader.text.encode()
-    files[file] = text
+    texts = {shader.file: shader.text.encode() for shader in shaders}
+    files.update(texts)
     slots: list[SlotPlan] = [
         {"bytes": s.bytes} if s.weights is None else {"bytes": s.bytes, "weights": s.weights}
         for s in memory.slots.slots
     ]
-    limits = {
-        "maxStorageBufferBindingSize": max(memory.sizes.values(), default=_MIN_BYTES),
-        "maxBufferSize": max((s["bytes"] for s in slots), default=_MIN_BYTES),
-        "maxStorageBuffersPerShaderStage": max((len(k.access) for k in kernels), default=1),
-    }
     return {
-        "shader": _asset(file, text),
+        "variants": [
+            {
+                **_asset(shader.file, texts[shader.file]),
+                "features": list(shader.features),
+                "limits": dict(shader.limits),
+            }
+            for shader in shaders
+        ],
         "slots": slots,
-        "features": list(shader.features),
-        "limits": limits | dict(shader.limits),
+        "limits": {
+            "maxStorageBufferBindingSize": max(memory.sizes.values(), default=_MIN_BYTES),
+            "maxBufferSize": max((s["bytes"] for s in slots), default=_MIN_BYTES),
+            "maxStorageBuffersPerShaderStage": max((len(k.access) for k in kernels), default=1),
+        },
     }

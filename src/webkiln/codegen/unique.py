@@ -37,6 +37,8 @@ def _number(
 ) -> int:
     """Of the kernel's text, which is added where it is new."""
     text = source(kernel, "KERNEL")
+    if kernel.half is not None:  # kernels that are equal in one form may differ in the other
+        text += source(kernel.half, "KERNEL")
     if text not in seen:
         seen[text] = len(result.names)
         name = f"k{len(result.names)}"

@@ -17,7 +17,7 @@ import numpy as np
 from webkiln.codegen.names import Names
 from webkiln.codegen.vec4 import in_vectors, vector_buffers
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import I32, DType
+from webkiln.ir.dtypes import F16, I32, DType
 from webkiln.ir.expr import (
     Const,
     Dim,
@@ -337,10 +337,10 @@ class _Printer:
             return f"({args[0]} {symbol * (2 if e.dtype.lanes == 1 else 1)} {args[1]})"
         if name == "select":
             return f"select({args[2]}, {args[1]}, {args[0]})"
-        if name in ("cast", "splat"):
-            return f"{kind}({args[0]})"
+        if name in ("cast", "splat", "vector"):
+            return f"{kind}({', '.join(args)})"
         if name == "bitcast":
-            return f"bitcast<{kind}>({args[0]})"
+            return _bitcast(e, kind, args[0])
         if name == "half":
             return self._half(e)
         if name == "lane":
@@ -392,6 +392,15 @@ class _Printer:
             else:
                 parts = [f"{combine}({a}, {b})" for a, b in pairs]
         return parts[0]
+
+
+def _bitcast(e: Op, kind: str, text: str) -> str:
+    """Naga, Firefox' compiler of WGSL, has no bitcast from a word to two float16; compilers of
+    drivers see that there and back is nothing.
+    """
+    if e.dtype == F16.vector(2):
+        return f"{kind}(unpack2x16float({text}))"
+    return f"bitcast<{kind}>({text})"
 
 
 def _trivial(e: Expr) -> bool:

@@ -290,16 +290,15 @@ def _arena(plan: Plan) -> int:
 def _files(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
     """Sizes of what a browser fetches before the weights, as stored and gzipped.
 
-    Of the wasm variants it fetches one; the first is the best and the one that is counted. The
+    Of a target's variants it fetches one; the first is the best and the one that is counted. The
     service worker comes after the first result and is left out.
     """
     scripts = (path for place in ("*.js", "app/*.js", "tasks/*.js") for path in folder.glob(place))
     paths = ["index.html", PLAN.as_posix()]
     paths += sorted(path.relative_to(folder).as_posix() for path in scripts if path.name != "sw.js")
-    if plan["wasm"] and plan["wasm"]["variants"]:
-        paths.append(f"model/{plan['wasm']['variants'][0]['file']}")
-    if plan["webgpu"]:
-        paths.append(f"model/{plan['webgpu']['shader']['file']}")
+    for target in (plan["wasm"], plan["webgpu"]):
+        if target:
+            paths.append(f"model/{target['variants'][0]['file']}")
     sizes = {}
     for path in paths:
         if (folder / path).is_file():
@@ -309,6 +308,12 @@ def _files(folder: Path, plan: Plan) -> dict[str, dict[str, int]]:
 
 
 def _needs(plan: Plan) -> dict[str, Any] | None:
+    """What an adapter must offer, and the features that better variants use."""
     if plan["webgpu"] is None:
         return None
-    return {"features": plan["webgpu"]["features"], "limits": plan["webgpu"]["limits"]}
+    *better, least = plan["webgpu"]["variants"]
+    return {
+        "features": least["features"],
+        "limits": plan["webgpu"]["limits"] | least["limits"],
+        "uses": sorted({name for v in better for name in v["features"]} - {*least["features"]}),
+    }

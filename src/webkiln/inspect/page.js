@@ -220,9 +220,10 @@ function dimSliders(redraw) {
 function needs() {
   if (!data.webgpu) return null;
   const lines = Object.entries(data.webgpu.limits).map(([name, value]) => make("li", {}, `${name}: ${value.toLocaleString("en")}`));
-  const features = data.webgpu.features.length ? data.webgpu.features.join(", ") : "none";
+  const { features, uses } = data.webgpu;
   return make("details", {}, make("summary", {}, "What WebGPU must offer"),
-    make("ul", { class: "mono" }, make("li", {}, `features: ${features}`), ...lines));
+    make("ul", { class: "mono" }, make("li", {}, `features: ${features.join(", ") || "none"}`),
+      ...(uses.length ? [make("li", {}, `can use: ${uses.join(", ")}`)] : []), ...lines));
 }
 
 function bundleView() {

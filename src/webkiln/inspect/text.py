@@ -24,6 +24,8 @@ def bundle_text(report: BundleReport) -> None:
         limits = report.webgpu["limits"]
         needs = ", ".join(f"{name} {value}" for name, value in limits.items())
         say(f"WebGPU needs        {needs}")
+        if report.webgpu["uses"]:
+            say(f"       and can use  {', '.join(report.webgpu['uses'])}")
 
 
 def _program(program: ProgramReport) -> None:

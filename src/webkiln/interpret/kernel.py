@@ -155,6 +155,8 @@ class _Invocation:
     def _operation(self, e: Op, args: list[Any], dtype: np.dtype[Any], lanes: int) -> Any:
         if e.name == "splat":
             return np.full(lanes, args[0], dtype)
+        if e.name == "vector":
+            return np.array(args, dtype)
         if e.name == "lane":
             return args[0][int(args[1])]
         if e.name in _FOLDS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from webkiln.ir.dtypes import BOOL, F32, I32, DType
@@ -50,6 +50,7 @@ __all__ = [
     "splat",
     "substitute",
     "transform",
+    "vector",
     "walk",
 ]
 
@@ -260,6 +261,16 @@ def lane(e: Expr, index: int) -> Expr:
     return Op("lane", (e, const(index, I32)), e.dtype.scalar)
 
 
+def vector(elements: Sequence[Expr]) -> Expr:
+    """A vector of scalars of one type."""
+    first = elements[0]
+    if isinstance(first, Op) and first.name == "lane":
+        (whole, _), count = first.args, len(elements)
+        if whole.dtype.lanes == count and all(e is lane(whole, i) for i, e in enumerate(elements)):
+            return whole
+    return Op("vector", tuple(elements), first.dtype.vector(len(elements)))
+
+
 def bitcast(e: Expr, dtype: DType) -> Expr:
     """The bits of `e` read as `dtype` of the same size."""
     return e if e.dtype == dtype else Op("bitcast", (e,), dtype)
@@ -309,6 +320,8 @@ def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
         return cast(args[0], e.dtype)
     if e.name == "bitcast":
         return bitcast(args[0], e.dtype)
+    if e.name == "vector":
+        return vector(args)
     if e.name == "lane" or e.name.startswith("fold_"):
         return Op(e.name, args, e.dtype)
     return call(e.name, *args)

@@ -81,7 +81,8 @@ class Kernel:
     `buffers` are its parameters, inputs first, with `access` each; `params` are its int32 ones
     (symbolic extents). `arguments` are the buffers that this use of it has for them, where they
     are others: several uses may share loops and body. `loops` are the parallel loops, outermost
-    first; `body` is what one iteration does.
+    first; `body` is what one iteration does. `half` has a body that computes in float16, for
+    devices that can; it stands in for this kernel, so all that a caller sees is the same.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Kernel:
     loops: tuple[Loop, ...]
     body: tuple[Stmt, ...]
     arguments: tuple[Buffer, ...] = ()
+    half: Kernel | None = None
 
     @property
     def bound(self) -> tuple[Buffer, ...]:

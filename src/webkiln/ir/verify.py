@@ -123,6 +123,12 @@ OPERATIONS: dict[str, Law] = {
         lambda e: e.args[0].dtype == I32.vector(2 * e.dtype.lanes) and e.dtype.scalar == I32,
     ),
     "splat": ("it repeats an element", lambda e: e.args[0].dtype == e.dtype.scalar != e.dtype),
+    "vector": (
+        "it joins elements of its type, one a lane",
+        lambda e: (
+            len(e.args) == e.dtype.lanes > 1 and all(a.dtype == e.dtype.scalar for a in e.args)
+        ),
+    ),
     "lane": (
         "it takes an element of a vector by its index",
         lambda e: e.args[0].dtype.scalar == e.dtype != e.args[0].dtype and _index(e.args[1]),
@@ -279,7 +285,18 @@ def _verify_compute(
 
 def verify_kernel(kernel: Kernel, after: str, label: str = "") -> None:
     """Raise `InternalError` for what is wrong in `kernel`, which stage `after` made for `label`."""
-    _KernelVerifier(after, f"the {kernel.kind} kernel of {label}", kernel=kernel).run()
+    v = _KernelVerifier(after, f"the {kernel.kind} kernel of {label}", kernel=kernel)
+    v.run()
+    if kernel.half is not None:
+        sides = (_signature(kernel), _signature(kernel.half))
+        v.law(sides[0] == sides[1], "its form in float16 is called as it is", sides)
+        verify_kernel(kernel.half, after, f"{label}, in float16")
+
+
+def _signature(kernel: Kernel) -> tuple[object, ...]:
+    """What a caller sees of a kernel."""
+    loops = [(loop.binding, loop.extent) for loop in kernel.loops]
+    return kernel.buffers, kernel.access, kernel.params, loops
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.dtypes import F32, I32
+from webkiln.ir.dtypes import F32, I32, DType
 from webkiln.ir.expr import (
     Const,
     Expr,
@@ -140,6 +140,6 @@ def _loops(nest: Nest, parts: Attention, d: Var) -> tuple[tuple[Var, ...], Var |
     return tuple(v for v in nest.loops if v is not d and v is not rows), rows
 
 
-def local(name: str, size: int) -> Buffer:
-    """Float memory of one task or workgroup."""
-    return Buffer(name, F32, (const(size, I32),), "workgroup")
+def local(name: str, size: int, dtype: DType = F32) -> Buffer:
+    """Memory of one task or workgroup."""
+    return Buffer(name, dtype, (const(size, I32),), "workgroup")

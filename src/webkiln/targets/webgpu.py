@@ -15,6 +15,7 @@ from webkiln.schedule.kernel import map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
 
 __all__ = [
+    "HALF",
     "MAX_GROUPS",
     "MAX_INVOCATIONS",
     "MAX_STORAGE_BUFFERS",
@@ -31,6 +32,8 @@ MAX_STORAGE_BUFFERS: Final = 8  # maxStorageBuffersPerShaderStage
 MAX_WORKGROUP_BYTES: Final = 16384  # maxComputeWorkgroupStorageSize
 MAX_INVOCATIONS: Final = 256  # maxComputeInvocationsPerWorkgroup
 MAX_GROUPS: Final = 65535  # maxComputeWorkgroupsPerDimension
+
+HALF: Final = "shader-f16"  # the feature of adapters that compute in float16
 
 #: Built-ins that are accurate enough: exp within 3 + 2·|x| ulp, log 3 ulp or 2^-21, the rest nearly
 #: exact. Not so sin and cos (2^-11, only in [-π, π]), atan (4096 ulp), tanh (may overflow), pow.

@@ -266,9 +266,8 @@ def _service_worker(plan: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
 def _model_files(plan: Mapping[str, Any]) -> list[str]:
     """What the runtime may ask for under ``model/``, but the weights, which it keeps itself."""
     names = ["plan.json"]
-    names += [variant["file"] for variant in (plan.get("wasm") or {}).get("variants", [])]
-    if webgpu := plan.get("webgpu"):
-        names.append(webgpu["shader"]["file"])
+    for target in ("wasm", "webgpu"):
+        names += [variant["file"] for variant in (plan.get(target) or {}).get("variants", [])]
     names += [golden["file"] for golden in plan["golden"]]
     task = plan["task"]
     if tokenizer := task.get("tokenizer") or task.get("text", {}).get("tokenizer"):

@@ -1,6 +1,6 @@
 /** Getting a GPU device, and turning what the browser refuses into named errors. */
 import { WebkilnError } from "./errors.js";
-import type { WebGPUTarget } from "./plan.js";
+import type { Shader, WebGPUTarget } from "./plan.js";
 
 export const align = (bytes: number, to: number): number => Math.ceil(bytes / to) * to;
 
@@ -25,31 +25,48 @@ export function identify({ info }: GPUAdapter): string {
   return [info.vendor, info.architecture, info.device, info.description].join("/");
 }
 
-/**
- * A device with the features and limits that the plan names.
- * @throws WebkilnError "no-webgpu", "webgpu-limits".
- */
-export async function openDevice(target: WebGPUTarget, adapter: GPUAdapter): Promise<GPUDevice> {
+/** What `adapter` lacks for a variant of the target. */
+function lacking(target: WebGPUTarget, variant: Shader, adapter: GPUAdapter): string[] {
   const limits = adapter.limits as unknown as Readonly<Record<string, number | undefined>>;
-  const lacking = target.features.filter((name) => !adapter.features.has(name as GPUFeatureName));
-  for (const [name, needed] of Object.entries(target.limits)) {
-    if (needed > (limits[name] ?? 0))
-      lacking.push(`${name} ${needed} (it has ${limits[name] ?? "no such limit"})`);
-  }
-  if (lacking.length) {
-    throw new WebkilnError(
-      "webgpu-limits",
-      `This GPU lacks what the model needs: ${lacking.join(", ")}.`,
-      'Use device "auto" or "wasm".',
-    );
-  }
-  const features = [...target.features, "timestamp-query"].filter((name) =>
-    adapter.features.has(name as GPUFeatureName),
+  const needed = Object.entries({ ...target.limits, ...variant.limits });
+  return [
+    ...variant.features.filter((name) => !adapter.features.has(name)),
+    ...needed
+      .filter(([name, least]) => least > (limits[name] ?? 0))
+      .map(([name, least]) => `${name} ${least} (it has ${limits[name] ?? "no such limit"})`),
+  ];
+}
+
+/**
+ * The best variant that the adapter can run.
+ * @throws WebkilnError "webgpu-limits", naming what it lacks for the last, which needs least.
+ */
+export function chooseShader(target: WebGPUTarget, adapter: GPUAdapter): Shader {
+  const found = target.variants.find((variant) => !lacking(target, variant, adapter).length);
+  if (found) return found;
+  throw new WebkilnError(
+    "webgpu-limits",
+    `This GPU lacks what the model needs: ${lacking(target, target.variants.at(-1)!, adapter).join(", ")}.`,
+    'Use device "auto" or "wasm".',
+  );
+}
+
+/**
+ * A device with the features and limits that the variant needs.
+ * @throws WebkilnError "no-webgpu".
+ */
+export async function openDevice(
+  target: WebGPUTarget,
+  variant: Shader,
+  adapter: GPUAdapter,
+): Promise<GPUDevice> {
+  const features = [...variant.features, "timestamp-query"].filter((name) =>
+    adapter.features.has(name),
   );
   try {
     return await adapter.requestDevice({
       requiredFeatures: features as GPUFeatureName[],
-      requiredLimits: { ...target.limits },
+      requiredLimits: { ...target.limits, ...variant.limits },
     });
   } catch (cause) {
     throw new WebkilnError(

@@ -3,7 +3,7 @@ import { WebkilnError } from "./errors.js";
 import { evaluate, type Dims } from "./expression.js";
 import { align } from "./gpu-device.js";
 import { get, versioned } from "./http.js";
-import type { Kernel, Plan, PlanProgram } from "./plan.js";
+import type { Kernel, Plan, PlanProgram, Shader } from "./plan.js";
 
 /** Offsets of uniform bindings are multiples of this on every adapter. */
 const ALIGN = 256;
@@ -42,15 +42,19 @@ export function makeLayouts(device: GPUDevice, kernels: readonly Kernel[]): GPUB
   });
 }
 
-/** Compiles every kernel, all at once. @throws WebkilnError "webgpu-validation", "not-found". */
+/**
+ * Compiles every kernel of a shader, all at once.
+ * @throws WebkilnError "webgpu-validation", "not-found".
+ */
 export async function buildPipelines(
   device: GPUDevice,
+  shader: Shader,
   plan: Plan,
   base: URL,
   layouts: readonly GPUBindGroupLayout[],
   signal: AbortSignal,
 ): Promise<GPUComputePipeline[]> {
-  const code = await (await get(versioned(plan.webgpu!.shader, base), signal)).text();
+  const code = await (await get(versioned(shader, base), signal)).text();
   const module = device.createShaderModule({ code });
   const build = (kernel: Kernel, i: number): Promise<GPUComputePipeline> =>
     device.createComputePipelineAsync({

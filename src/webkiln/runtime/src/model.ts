@@ -84,7 +84,7 @@ export interface Program {
 /** Where the model runs. */
 export interface Device {
   readonly type: "webgpu" | "wasm";
-  /** For people: the GPU's name, or "WebAssembly × 2 threads, SIMD relaxed". */
+  /** For people: the GPU's name, perhaps with ", f16"; or "WebAssembly × 2 threads, SIMD relaxed". */
   readonly description: string;
   /** Threads in use; 1 on WebGPU. */
   readonly threads: number;

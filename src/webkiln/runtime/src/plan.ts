@@ -108,10 +108,15 @@ export interface WasmTarget {
   readonly maxThreads: number;
 }
 
+/** A module of the same kernels, and the limits that an adapter must offer for it. */
+export interface Shader extends Variant {
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+/** `variants` are best first; `limits` hold for each of them. */
 export interface WebGPUTarget {
-  readonly shader: { readonly file: string; readonly sha256: string; readonly bytes: number };
+  readonly variants: readonly Shader[];
   readonly slots: readonly { readonly bytes: number; readonly weights: number | null }[];
-  readonly features: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
 }
 
@@ -193,9 +198,11 @@ const wasm = object<WasmTarget>({
 });
 
 const webgpu = object<WebGPUTarget>({
-  shader: object(asset),
+  variants: array(
+    object<Shader>({ ...asset, features: array(string), limits: record(integer()) }),
+    1,
+  ),
   slots: array(object({ bytes: integer(), weights: nullable(integer(0, 4)) })),
-  features: array(string),
   limits: record(integer()),
 });
 

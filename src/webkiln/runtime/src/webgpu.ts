@@ -3,9 +3,9 @@ import type { Engine, State, WeightSource } from "./engine.js";
 import { WebkilnError } from "./errors.js";
 import { evaluate } from "./expression.js";
 import { storedBytes } from "./feeds.js";
-import { align, checked, openDevice, requestAdapter, write } from "./gpu-device.js";
+import { align, checked, chooseShader, openDevice, requestAdapter, write } from "./gpu-device.js";
 import { buildPipelines, makeLayouts, pack, prepare, type Ready } from "./gpu-programs.js";
-import type { Plan, WebGPUTarget } from "./plan.js";
+import type { Plan, Shader, WebGPUTarget } from "./plan.js";
 import type { RunInputs } from "./protocol.js";
 import { StepTimer } from "./timing.js";
 
@@ -31,14 +31,15 @@ export async function openWebGPU(
       "Build with --targets webgpu,wasm.",
     );
   const adapter = chosen ?? (await requestAdapter());
-  const device = await openDevice(target, adapter);
+  const shader = chooseShader(target, adapter);
+  const device = await openDevice(target, shader, adapter);
   const stop = new AbortController();
   try {
     const [buffers, layouts] = await checked(
       device,
       async () => [allocate(device, target), makeLayouts(device, plan.kernels)] as const,
     );
-    const building = buildPipelines(device, plan, base, layouts, stop.signal);
+    const building = buildPipelines(device, shader, plan, base, layouts, stop.signal);
     const placing = weights(
       (offset, bytes) => placeWeights(device, target, buffers, offset, bytes),
       stop.signal,
@@ -47,7 +48,7 @@ export async function openWebGPU(
     const programs = await checked(device, async () =>
       plan.programs.map((program) => prepare(device, plan, program, buffers, layouts)),
     );
-    return new WebGPUModel(plan, adapter, device, buffers, pipelines, programs);
+    return new WebGPUModel(plan, adapter, shader, device, buffers, pipelines, programs);
   } catch (error) {
     stop.abort();
     device.destroy();
@@ -89,6 +90,7 @@ export class WebGPUModel implements Engine {
   constructor(
     private readonly plan: Plan,
     adapter: GPUAdapter,
+    shader: Shader,
     private readonly gpu: GPUDevice,
     private readonly buffers: readonly GPUBuffer[],
     private readonly pipelines: readonly GPUComputePipeline[],
@@ -96,7 +98,8 @@ export class WebGPUModel implements Engine {
   ) {
     const { description, vendor, architecture } = adapter.info;
     const name = description || [vendor, architecture].filter(Boolean).join(" ") || "unknown GPU";
-    this.device = { type: "webgpu", description: name, threads: 1 };
+    const half = shader.features.includes("shader-f16");
+    this.device = { type: "webgpu", description: half ? `${name}, f16` : name, threads: 1 };
     void gpu.lost.then(({ message }) => {
       if (!this.disposed) this.lost = message || "no reason given";
     });

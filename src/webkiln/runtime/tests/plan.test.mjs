@@ -60,9 +60,17 @@ const make = () => ({
     maxThreads: 8,
   },
   webgpu: {
-    shader: { file: "kernels.wgsl", sha256: hash, bytes: 1 },
+    variants: [
+      {
+        file: "kernels.f16.wgsl",
+        sha256: hash,
+        bytes: 1,
+        features: ["shader-f16"],
+        limits: { maxComputeWorkgroupStorageSize: 64 },
+      },
+      { file: "kernels.wgsl", sha256: hash, bytes: 1, features: [], limits: {} },
+    ],
     slots: [{ bytes: 256 }, { bytes: 768, weights: 0 }],
-    features: [],
     limits: { maxBufferSize: 1 },
   },
   golden: [

@@ -1,5 +1,7 @@
 """Products with quantised matrices on WebGPU; weights become floats in registers.
 
+Where the activations may be rounded there is a second form, in float16 (see `runs.py`).
+
 One row (decoding): memory is all that counts. An invocation reads a word of eight columns, 32
 bytes, and its neighbours the words next to it; 64 of them share k and combine their sums. The row,
 with the norm or the activation that makes it, is computed once for the workgroup, in its memory.
@@ -9,8 +11,7 @@ Many rows (a prompt) are in `quantised_rows.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import (
@@ -24,7 +25,6 @@ from webkiln.ir.expr import (
     compare,
     const,
     free_vars,
-    lane,
     logical_and,
     minimum,
     splat,
@@ -40,11 +40,11 @@ from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import extent_of, reduces
 from webkiln.schedule.quantised import QuantisedProduct, QuantisedSum, match_quantised
-from webkiln.schedule.vectorize import vectorize
 from webkiln.schedule.webgpu.grid import groups_of
 from webkiln.schedule.webgpu.quantised_rows import many_rows
 from webkiln.schedule.webgpu.rows import RowWork
-from webkiln.schedule.webgpu.words import LANES, code_of, halves, load
+from webkiln.schedule.webgpu.runs import Floats, Pairs, elements
+from webkiln.schedule.webgpu.words import LANES, halves, load
 from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS
 
 __all__ = ["has_one_row", "quantised"]
@@ -59,10 +59,11 @@ def quantised(compute: Compute) -> Kernel | None:
     p = _product(compute)
     if p is None:
         return None
-    kernel = _one_row(p) if p.m is None else many_rows(p)
+    make = _one_row if p.m is None else many_rows
+    kernel = make(p, half=False)
     if kernel is None or len(kernel.buffers) > MAX_STORAGE_BUFFERS:
         return None
-    return kernel
+    return replace(kernel, half=make(p, half=True)) if p.coarse else kernel
 
 
 def _product(compute: Compute) -> QuantisedProduct | None:
@@ -85,11 +86,11 @@ def has_one_row(compute: Compute) -> bool:
 # --- one row --------------------------------------------------------------------------------------
 
 
-def _one_row(p: QuantisedProduct) -> Kernel | None:
+def _one_row(p: QuantisedProduct, *, half: bool) -> Kernel | None:
     panels = simplify(ceildiv(extent_of(p.n), PANEL))
     slices = min(SLICES, key=lambda n: -(-p.blocks // n) * n)
     lines = INVOCATIONS // slices
-    work = _Vector(p, panels, slices, lines)
+    work = _Vector(p, panels, slices, lines, half)
     loops, group = groups_of(simplify(ceildiv(panels, lines)))
     body = work.body(group)
     loops += [
@@ -124,13 +125,15 @@ class _Statistics(RowWork):
 class _Vector:
     """A row by one or several quantised matrices, of `panels` panels.
 
-    A workgroup has `lines` of these, and `slices` invocations for each.
+    A workgroup has `lines` of these, and `slices` invocations for each. `half`: words are
+    multiplied in float16.
     """
 
     p: QuantisedProduct
     panels: Expr
     slices: int
     lines: int
+    half: bool
     emit: Emitter = field(default_factory=Emitter)
 
     def __post_init__(self) -> None:
@@ -169,34 +172,19 @@ class _Vector:
             word = Var(f"word_k{per}", self.p.block // per)
             step: list[Stmt] = []
             at = group * (self.p.block // per) + word
-            elements = self._elements(value, at * per, per, step)
+            found = elements(value, self.p.k, at * per, per, self.emit, step)
             if number == 0:
                 total: Expr = together
-                for element in elements:
+                for element in found:
                     total = call("add", total, element)
                 step.append(Assign(together, total))
+            run = Pairs(found, self.emit, step) if self.half else Floats(found)
             for s, line in zip(self.p.sums, self.sums, strict=True):
                 if s.per_word == per:
-                    self._block(s, line, panel, (group, at), elements, together, begin, step, end)
+                    self._block(s, line, panel, (group, at), run, together, begin, step, end)
             words.append(For(word, const(0, I32), extent_of(word), tuple(step)))
         blocks = const(self.p.blocks, I32)
         return [For(group, self.slice, blocks, (*begin, *words, *end), self.slices)]
-
-    def _elements(self, value: Expr, first: Expr, count: int, out: list[Stmt]) -> list[Expr]:
-        """`count` elements of the row from `first` on, four at a time where they are neighbours."""
-        k = self.p.k
-        wide = vectorize(value, k, LANES)
-        found: list[Expr] = []
-        for i in range(0, count, LANES):
-            if wide is not None and wide.dtype.lanes == LANES:
-                four = self.emit.register(F32.vector(LANES), "a")
-                out.append(Declare(four, simplify(substitute(wide, {k: first + i}))))
-                found += [lane(four, j) for j in range(LANES)]
-                continue
-            for j in range(i, i + LANES):
-                found.append(self.emit.register(F32, "a"))
-                out.append(Declare(found[-1], simplify(substitute(value, {k: first + j}))))  # type: ignore[arg-type]
-        return found
 
     def _block(
         self,
@@ -204,7 +192,7 @@ class _Vector:
         line: list[Var],
         panel: Expr,
         at: tuple[Expr, Expr],
-        elements: Sequence[Expr],
+        run: Floats | Pairs,
         together: Expr,
         begin: list[Stmt],
         step: list[Stmt],
@@ -219,12 +207,9 @@ class _Vector:
             dot = self.emit.register(F32.vector(LANES), "dot")
             begin.append(Declare(dot, const(0.0, dot.dtype)))
             words = load(s.words, at[1], column, self.emit, step)
-            sum_: Expr = dot
-            for i, element in enumerate(elements):
-                term = call("mul", code_of(words, i, s.bits), splat(element, LANES))
-                sum_ = call("add", sum_, term)
-            step.append(Assign(dot, sum_))
+            step.append(Assign(dot, run.added(dot, words, s.bits)))
             scale, offset = halves(load(s.scales, at[0], column, self.emit, end))
+            offset = run.offset(scale, offset, s.bits)
             term = call("add", call("mul", dot, scale), call("mul", offset, splat(together, LANES)))
             end.append(Assign(total, call("add", total, term)))
 

@@ -9,16 +9,20 @@ from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Declare, Stmt
 from webkiln.schedule.emit import Emitter
 
-__all__ = ["LANES", "code_of", "halves", "load"]
+__all__ = ["LANES", "code_of", "halves", "load", "shift_of"]
 
 LANES = 4  # columns of a vector of words
 
 
+def shift_of(i: int, bits: int) -> int:
+    """The bit of a word where its weight number `i` begins."""
+    return i * 8 if bits == 8 else i % 4 * 8 + i // 4 * 4
+
+
 def code_of(word: Expr, i: int, bits: int) -> Expr:
     """Weight number `i` of `word`, a vector of words, scale and offset aside."""
-    shift = i * 8 if bits == 8 else i % 4 * 8 + i // 4 * 4
     mask = const((1 << bits) - 1, word.dtype)
-    code = call("bitand", call("shr", word, const(shift, word.dtype)), mask)
+    code = call("bitand", call("shr", word, const(shift_of(i, bits), word.dtype)), mask)
     return cast(code, F32.vector(word.dtype.lanes))
 
 

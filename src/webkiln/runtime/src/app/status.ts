@@ -6,8 +6,8 @@ import { explain } from "./problems.js";
 /** The device in a few words, and what else is known of it for the curious. */
 export function deviceText(model: Model): { name: string; note: string } {
   const { type, description } = model.device;
-  // "WebAssembly × 2 threads, SIMD relaxed": what comes after the comma is for the curious.
-  const [name, ...details] = type === "wasm" ? description.split(", ") : [description];
+  // "WebAssembly × 2 threads, SIMD relaxed", "Some GPU, f16": what comes after is for the curious.
+  const [name, ...details] = description.split(type === "wasm" ? ", " : /, (?=f16$)/);
   const note = [...details, compared(model)]
     .filter(Boolean).map((part) => `${part}`.replace(/\.$/, "")).join(". ");
   return { name: name!, note };
