@@ -19,6 +19,7 @@ from webkiln.ir.program import Program, Step
 from webkiln.lower.fuse import fuse
 from webkiln.lower.graph import lower_graph
 from webkiln.lower.layout import assign_layouts
+from webkiln.memory.layout import join
 from webkiln.schedule.program import schedule_program
 from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS, MAX_WORKGROUP_BYTES, workgroup_bytes
 
@@ -72,7 +73,9 @@ def compare_on_adapter(
         assert len(kernel.buffers) <= MAX_STORAGE_BUFFERS
         assert workgroup_bytes(kernel) <= MAX_WORKGROUP_BYTES
         for b in kernel.bound:
-            if b not in flat:
+            if b.members:
+                flat[b] = join(flat, b)
+            elif b not in flat:
                 flat[b] = np.zeros(max(value_of(b.size, sizes), 1), b.dtype.name)
         arguments = dict(zip(kernel.buffers, kernel.bound, strict=True))
         results = wgpu_runner.run_kernel(

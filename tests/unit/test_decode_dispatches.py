@@ -20,6 +20,11 @@ pytest.importorskip("gguf")
 LLAMA = tiny_gguf.Tiny("llama", permuted=True, kind="Q4_1", width=128, inner=192)
 QWEN2 = replace(LLAMA, architecture="qwen2", permuted=False, bias=True, kind="Q4_0")
 EIGHT = replace(LLAMA, kind="Q8_0")
+#: Norms of queries and keys, over heads as large as Qwen3's and Gemma 3's; Gemma's after products
+QWEN3 = replace(LLAMA, architecture="qwen3", permuted=False, qk_norm=True, head_size=128)
+GEMMA3 = replace(QWEN3, architecture="gemma3", gemma=True, head_size=256, base=1e6, local_base=1e4,
+                 windows=(3, None), metadata={"{arch}.attention.sliding_window": 3})  # fmt: skip
+GEMMA2 = replace(GEMMA3, architecture="gemma2", qk_norm=False, windows=(3, None), local_base=None)
 PER_LAYER = 5  # norm + projections, cache + attention, output, norm + gate and up, down
 
 
@@ -32,7 +37,11 @@ def layers(tiny: tiny_gguf.Tiny, count: int) -> tiny_gguf.Tiny:
     return replace(tiny, layers=count, windows=(None,) * count)
 
 
-@pytest.mark.parametrize("tiny", [LLAMA, QWEN2, EIGHT], ids=["llama", "qwen2", "eight bits"])
+@pytest.mark.parametrize(
+    "tiny",
+    [LLAMA, QWEN2, EIGHT, QWEN3, GEMMA2, GEMMA3],
+    ids=["llama", "qwen2", "eight bits", "qwen3", "gemma2", "gemma3"],
+)
 def test_a_layer_is_five_dispatches(tiny: tiny_gguf.Tiny, tmp_path: Path) -> None:
     two, three = (len(decode(source(tmp_path, layers(tiny, n))).steps) for n in (2, 3))
     assert three - two <= PER_LAYER
@@ -52,8 +61,10 @@ def feeds(program: Program, position: int, rows: int = 1) -> dict[str, np.ndarra
 @pytest.mark.webgpu
 @pytest.mark.parametrize(
     ("tiny", "position"),
-    [(LLAMA, 0), (LLAMA, 9), (QWEN2, 9), (EIGHT, 9)],
-    ids=["first token", "llama", "qwen2", "eight bits"],
+    [(LLAMA, 0), (LLAMA, 9), (QWEN2, 9), (EIGHT, 9), (QWEN3, 0), (QWEN3, 9), (GEMMA2, 9),
+     (GEMMA3, 9)],
+    ids=["first token", "llama", "qwen2", "eight bits", "qwen3, first token", "qwen3", "gemma2",
+         "gemma3"],
 )
 def test_dispatches_compute_the_program(
     tiny: tiny_gguf.Tiny, position: int, tmp_path: Path

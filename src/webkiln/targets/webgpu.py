@@ -15,6 +15,7 @@ from webkiln.schedule.kernel import map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
 
 __all__ = [
+    "MAX_BINDING_BYTES",
     "MAX_GROUPS",
     "MAX_INVOCATIONS",
     "MAX_STORAGE_BUFFERS",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 # Defaults of the WebGPU specification, section "Limits": every adapter has at least these.
+MAX_BINDING_BYTES: Final = 128 << 20  # maxStorageBufferBindingSize
 MAX_STORAGE_BUFFERS: Final = 8  # maxStorageBuffersPerShaderStage
 MAX_WORKGROUP_BYTES: Final = 16384  # maxComputeWorkgroupStorageSize
 MAX_INVOCATIONS: Final = 256  # maxComputeInvocationsPerWorkgroup

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Const, Load, free_vars, walk
@@ -24,15 +24,16 @@ from webkiln.schedule.webgpu.sequence import grouped
 __all__ = ["kernels"]
 
 Users = dict[Buffer, list[Compute]]
-Group = tuple[tuple[Compute, ...], Kernel]
+Together = tuple[Compute, ...]
+Group = tuple[Together, Kernel]
 
 
-def kernels(program: Program, schedule: Callable[[Compute], Kernel]) -> Iterator[Group]:
+def kernels(program: Program, schedule: Callable[..., Kernel]) -> Iterator[Group]:
     """The program's kernels in order, each with the computations that it stands for.
 
-    `schedule` makes the kernel of one computation.
+    `schedule` makes the kernel of one computation, or of one and a row that it keeps for others.
     """
-    computes = _with_rows_inside(program)
+    computes, kept = _with_rows_inside(program)
     users = _users(computes)
     groups: dict[Compute, Group] = {}
     members: dict[Compute, Compute] = {}
@@ -43,6 +44,8 @@ def kernels(program: Program, schedule: Callable[[Compute], Kernel]) -> Iterator
             groups[whole] = group
             members.update(dict.fromkeys(group[0]))  # type: ignore[arg-type]
             members[compute] = whole
+    for whole, parts in kept.items():
+        groups[whole] = parts, schedule(whole, parts[0])
     left = [members.get(c, c) for c in computes]
     rest = replace(program, computes=[c for c in left if c is not None])
 
@@ -68,35 +71,73 @@ def _users(computes: Iterable[Compute]) -> Users:
 # --- rows that their products compute themselves --------------------------------------------------
 
 
-def _with_rows_inside(program: Program) -> list[Compute]:
-    """The computations, norms and gates of a single row inside the products that use them."""
+def _with_rows_inside(program: Program) -> tuple[list[Compute], dict[Compute, Together]]:
+    """The computations, norms and gates of a single row inside the products that use them.
+
+    Of a row that others need as well (a residual after a norm), the first product to use it keeps
+    a copy: for each such product, the row and what used it.
+    """
     products = {c: match_quantised(c) for c in program.computes}
     if not any(p is not None and not p.rows for p in products.values()):
-        return list(program.computes)
-    users = _users(program.computes)
-    now: dict[Compute, Compute | None] = {c: c for c in program.computes}  # None: inside others
-    for original in program.computes:
-        producer = now[original]
+        return list(program.computes), {}
+    work = _Rows(_users(program.computes), {c: c for c in program.computes})
+    for compute in program.computes:
+        work.move(compute)
+    return [c for c in work.now.values() if c is not None], {
+        whole: parts for c, parts in work.kept.items() if (whole := work.now[c]) is not None
+    }
+
+
+@dataclass
+class _Rows:
+    """`now` is what became of each computation, None what is inside of others alone; `kept` are
+    those that keep a row.
+    """
+
+    users: Users
+    now: dict[Compute, Compute | None]
+    kept: dict[Compute, Together] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.order = {c: i for i, c in enumerate(self.now)}
+
+    def move(self, original: Compute) -> None:
+        """`original` into those that use it, where that can be."""
+        producer = self.now[original]
         if producer is None or original.out.role != "temporary" or original.at is not None:
-            continue
-        own = [(u, now[u]) for u in users[original.out]]
-        merged = [(u, _inside(producer, c, len(own))) for u, c in own if c is not None]
-        if not own or any(m is None for _, m in merged) or len(merged) < len(own):
-            continue
-        now |= dict(merged)
-        now[original] = None
+            return
+        own = [(u, now) for u in self.users[original.out] if (now := self.now[u]) is not None]
+        if not own or original in self.kept or len(own) < len(self.users[original.out]):
+            return
+        merged = {u: m for u, c in own if (m := _inside(producer, c, len(own))) is not None}
+        if len(merged) < len(own):
+            merged = self._keep(producer, *min(own, key=lambda pair: self.order[pair[0]]))
+        if not merged:
+            return
+        self.now |= merged
+        self.now[original] = None
         for buffer in _loads(producer):
-            users[buffer] = list(
-                dict.fromkeys([u for u in users[buffer] if u is not original] + [u for u, _ in own])
-            )
-    return [c for c in now.values() if c is not None]
+            left = [u for u in self.users[buffer] if u is not original]
+            self.users[buffer] = list(dict.fromkeys([*left, *merged]))
+
+    def _keep(self, row: Compute, original: Compute, product: Compute) -> dict[Compute, Compute]:
+        """`product`, the first user of `row`, with that inside and kept for the others."""
+        if match_quantised(row) is not None or original in self.kept:
+            return {}
+        merged = _inside(row, product, 1, kept=True)
+        if merged is None:
+            return {}
+        self.kept[original] = row, product
+        return {original: merged}
 
 
-def _inside(producer: Compute, user: Compute, count: int) -> Compute | None:
+def _inside(
+    producer: Compute, user: Compute, count: int, *, kept: bool = False
+) -> Compute | None:
     """`user`, a product with one row, computing `producer` itself; None where it had better not.
 
     It does so with what makes the row, apart from reductions of the whole of it; or another
-    product with the same row, of which it is the only user of `count`.
+    product with the same row, of which it is the only user of `count`. `kept`: and stores it.
     """
     product = match_quantised(user)
     if product is None or product.rows or user.at is not None:
@@ -107,7 +148,7 @@ def _inside(producer: Compute, user: Compute, count: int) -> Compute | None:
     if gate is not None and (count > 1 or gate.a.value is not product.a.value):
         return None
     merged = inline(producer, user)
-    return merged if has_one_row(merged) else None
+    return merged if has_one_row(merged, producer if kept else None) else None
 
 
 def _is_row(compute: Compute) -> bool:
@@ -136,22 +177,23 @@ def _cache_group(
         return None
     if any(users[b] != [compute] for b in caches):
         return None
-    loaded = _loads(compute)
-    queries = [
-        c
-        for c in computes
-        if c.out in loaded
-        and c not in (key, value)
-        and c.out.role == "temporary"
-        and users[c.out] == [compute]
-        and not reduces(c.value)
-    ]
-    for inside in (queries, []):
-        merged = compute
-        for query in inside:
-            merged = inline(query, merged)
-        made = cached_attention(Parts(merged, key, value))
+    inside = _used_by(computes, users, {compute, key, value})
+    plain = tuple(c for c in inside if not reduces(c.value))
+    for own in dict.fromkeys((inside, plain, ())):
+        made = cached_attention(Parts(compute, key, value, own))
         if made is not None:
             whole, kernel = made
-            return whole, ((*inside, key, value, compute), kernel)
+            return whole, ((*reversed(own), key, value, compute), kernel)
     return None
+
+
+def _used_by(computes: list[Compute], users: Users, those: set[Compute]) -> Together:
+    """What only `those` use, users first: elements with nothing but sums over their row."""
+    found: dict[Compute, None] = {}
+    for c in reversed(computes):
+        own = c.out.role == "temporary" and c.at is None and c not in those and c.out in users
+        if not own or not all(u in those or u in found for u in users[c.out]):
+            continue
+        if not any({*c.axes[-1:]} & free_vars(r) for r in reduces(c.value)):
+            found[c] = None
+    return tuple(found)

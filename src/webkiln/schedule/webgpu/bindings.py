@@ -1,0 +1,79 @@
+"""Which buffers of a kernel share a binding, of which every adapter has but eight.
+
+Constants lie in one weight space (docs/decisions/003). Where a kernel has more buffers than
+bindings, the smallest constants of a type are laid side by side there, and bound as one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import replace
+from itertools import chain
+
+from webkiln.ir.buffer import Buffer, side_by_side
+from webkiln.ir.dtypes import DType
+from webkiln.ir.expr import Const, Expr, Read, transform
+from webkiln.ir.program import Kernel, Loop
+from webkiln.ir.simplify import simplify
+from webkiln.schedule.kernel import map_expressions
+from webkiln.targets.webgpu import MAX_BINDING_BYTES, MAX_STORAGE_BUFFERS
+
+__all__ = ["can_bind", "within_bindings"]
+
+
+def can_bind(buffers: Collection[Buffer]) -> bool:
+    """Whether a kernel may have these buffers."""
+    return _shared(buffers) is not None
+
+
+def within_bindings(kernel: Kernel) -> Kernel | None:
+    """`kernel` with at most eight buffers, constants side by side if need be; None if impossible."""
+    found = _shared(kernel.buffers)
+    if not found:
+        return None if found is None else kernel
+    wholes = [side_by_side(members) for members in found]
+    places = {m: (whole, start) for whole in wholes for m, start in whole.starts.items()}
+
+    def visit(node: Expr) -> Expr | None:
+        if not (isinstance(node, Read) and node.buffer in places):
+            return None
+        whole, start = places[node.buffer]
+        return Read(whole, simplify(node.args[0] + start), node.dtype.lanes)
+
+    def moved(e: Expr) -> Expr:
+        return transform(e, visit)
+
+    access = dict(zip(kernel.buffers, kernel.access, strict=True))
+    bound = dict.fromkeys(places[b][0] if b in places else b for b in kernel.buffers)
+    return replace(
+        kernel,
+        buffers=tuple(bound),
+        access=tuple(access.get(b, "read") for b in bound),
+        loops=tuple(Loop(v.var, moved(v.extent), v.binding) for v in kernel.loops),
+        body=map_expressions(kernel.body, moved),
+    )
+
+
+def _shared(buffers: Collection[Buffer]) -> list[tuple[Buffer, ...]] | None:
+    """The sets of constants that share a binding, as few and as small as will do.
+
+    None where that is not enough.
+    """
+    bindings: dict[DType, list[tuple[Buffer, ...]]] = defaultdict(list)
+    for b in buffers:
+        if b.role == "constant" and isinstance(b.size, Const):
+            bindings[b.dtype].append((b,))
+    for _ in range(len(buffers) - MAX_STORAGE_BUFFERS):
+        pairs = [sorted(alike, key=_bytes)[:2] for alike in bindings.values() if len(alike) > 1]
+        pair = min(pairs, key=lambda p: sum(map(_bytes, p)), default=None)
+        if pair is None or sum(map(_bytes, pair)) > MAX_BINDING_BYTES:
+            return None
+        alike = bindings[pair[0][0].dtype]
+        alike[:] = [b for b in alike if b not in pair]
+        alike.append(tuple(chain(*pair)))
+    return [members for alike in bindings.values() for members in alike if len(members) > 1]
+
+
+def _bytes(members: tuple[Buffer, ...]) -> int:
+    return sum(int(b.size.value) * b.dtype.bytes for b in members if isinstance(b.size, Const))
