@@ -61,10 +61,26 @@ def feeds(program: Program, position: int, rows: int = 1) -> dict[str, np.ndarra
 @pytest.mark.webgpu
 @pytest.mark.parametrize(
     ("tiny", "position"),
-    [(LLAMA, 0), (LLAMA, 9), (QWEN2, 9), (EIGHT, 9), (QWEN3, 0), (QWEN3, 9), (GEMMA2, 9),
-     (GEMMA3, 9)],
-    ids=["first token", "llama", "qwen2", "eight bits", "qwen3, first token", "qwen3", "gemma2",
-         "gemma3"],
+    [
+        (LLAMA, 0),
+        (LLAMA, 9),
+        (QWEN2, 9),
+        (EIGHT, 9),
+        (QWEN3, 0),
+        (QWEN3, 9),
+        (GEMMA2, 9),
+        (GEMMA3, 9),
+    ],
+    ids=[
+        "first token",
+        "llama",
+        "qwen2",
+        "eight bits",
+        "qwen3, first token",
+        "qwen3",
+        "gemma2",
+        "gemma3",
+    ],
 )
 def test_dispatches_compute_the_program(
     tiny: tiny_gguf.Tiny, position: int, tmp_path: Path

@@ -7,7 +7,6 @@ every n-th key of the block. What they have is combined once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from webkiln.ir.buffer import Buffer
@@ -37,7 +36,7 @@ from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, extent_of, product
 from webkiln.schedule.vectorize import vectorize
 from webkiln.schedule.webgpu.grid import at_most, groups_of, unflatten
-from webkiln.schedule.webgpu.rows import Statistics
+from webkiln.schedule.webgpu.rows import in_registers
 from webkiln.targets.webgpu import (
     MAX_GROUPS,
     MAX_INVOCATIONS,
@@ -50,7 +49,6 @@ LANES = 4
 ROWS = (8, 4, 2, 1)  # queries of a workgroup, as many as its memory holds
 INVOCATIONS = 128  # of a workgroup: a key of a block each
 SCAN = 8  # invocations that look for a row's largest score
-STATISTICS = (16, 8, 4, 2, 1)  # invocations that share a sum over a head, as many as divide all
 
 
 def attention(nest: Nest) -> Kernel | None:
@@ -194,22 +192,11 @@ class _Work:
         values = [self.a.at(query, self._row(i)) for i in range(self.count)]
         if new is not None:
             values += [new.key, new.value]
-        out, values = self._reduced(values)
+        out, values = in_registers(values, self.me, self.invocations, self.emit)
         for i in range(self.count):
             store = Store(self.queries, i * self.depth + self.a.k, values[i])
             out.append(For(self.a.k, self.me, extent_of(self.a.k), (store,), self.invocations))
         return out if new is None else [*out, *self._fetch_new(new, *values[self.count :])]
-
-    def _reduced(self, values: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:
-        """`values` with their reductions in registers, after what computes those."""
-        threads = max(n for n in STATISTICS if self.invocations % n == 0)
-        part, line = Var("part_of", threads), Var("line", self.invocations // threads)
-        work = Statistics(part, threads, line, self.invocations // threads, emit=self.emit)
-        reduced = work.reduce_each(values)
-        if not work.out:
-            return [], reduced
-        places = [Declare(part, self.me % threads), Declare(line, self.me // threads)]
-        return [*places, *work.out], reduced
 
     def _fetch_new(self, new: Update, key: Expr, value: Expr) -> list[Stmt]:
         """The new key and value, into workgroup memory and, by one workgroup, into the cache."""

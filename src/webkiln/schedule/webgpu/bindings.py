@@ -28,7 +28,7 @@ def can_bind(buffers: Collection[Buffer]) -> bool:
 
 
 def within_bindings(kernel: Kernel) -> Kernel | None:
-    """`kernel` with at most eight buffers, constants side by side if need be; None if impossible."""
+    """`kernel` with at most eight buffers, constants side by side if need be; None: it has more."""
     found = _shared(kernel.buffers)
     if not found:
         return None if found is None else kernel

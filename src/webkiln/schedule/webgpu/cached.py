@@ -106,7 +106,8 @@ def _update(
     loops = {*a.batch, a.d, *(() if a.rows is None else (a.rows,))}
     if not _is_last(a.stop, at) or free_vars(at) & loops or {a.d, a.t} & free_vars(query):
         return None
-    if any(v in free_vars(r) for e, v in ((query, a.k), (key, a.k), (value, a.d)) for r in reduces(e)):
+    along = ((query, a.k), (key, a.k), (value, a.d))
+    if any(v in free_vars(r) for e, v in along for r in reduces(e)):
         return None
     first: Expr = const(True, BOOL)
     for v in loops - {a.d}:

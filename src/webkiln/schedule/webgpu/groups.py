@@ -44,8 +44,8 @@ def kernels(program: Program, schedule: Callable[..., Kernel]) -> Iterator[Group
             groups[whole] = group
             members.update(dict.fromkeys(group[0]))  # type: ignore[arg-type]
             members[compute] = whole
-    for whole, parts in kept.items():
-        groups[whole] = parts, schedule(whole, parts[0])
+    for product, row in kept.items():
+        groups[product] = (product,), schedule(product, row)
     left = [members.get(c, c) for c in computes]
     rest = replace(program, computes=[c for c in left if c is not None])
 
@@ -71,11 +71,11 @@ def _users(computes: Iterable[Compute]) -> Users:
 # --- rows that their products compute themselves --------------------------------------------------
 
 
-def _with_rows_inside(program: Program) -> tuple[list[Compute], dict[Compute, Together]]:
+def _with_rows_inside(program: Program) -> tuple[list[Compute], dict[Compute, Compute]]:
     """The computations, norms and gates of a single row inside the products that use them.
 
-    Of a row that others need as well (a residual after a norm), the first product to use it keeps
-    a copy: for each such product, the row and what used it.
+    Where others need such a row as well, a residual after a norm say, the first product to use it
+    stores it: those products, each with its row.
     """
     products = {c: match_quantised(c) for c in program.computes}
     if not any(p is not None and not p.rows for p in products.values()):
@@ -83,61 +83,67 @@ def _with_rows_inside(program: Program) -> tuple[list[Compute], dict[Compute, To
     work = _Rows(_users(program.computes), {c: c for c in program.computes})
     for compute in program.computes:
         work.move(compute)
-    return [c for c in work.now.values() if c is not None], {
-        whole: parts for c, parts in work.kept.items() if (whole := work.now[c]) is not None
-    }
+    left = {original: c for original, c in work.now.items() if c is not None}
+    return list(left.values()), {left[original]: row for original, row in work.kept.items()}
 
 
 @dataclass
 class _Rows:
-    """`now` is what became of each computation, None what is inside of others alone; `kept` are
-    those that keep a row.
+    """`now` is what became of each computation, in order; None: it is inside of others alone.
+
+    `kept` are the products that store a row which they compute inside.
     """
 
     users: Users
     now: dict[Compute, Compute | None]
-    kept: dict[Compute, Together] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.order = {c: i for i, c in enumerate(self.now)}
+    kept: dict[Compute, Compute] = field(default_factory=dict)
 
     def move(self, original: Compute) -> None:
         """`original` into those that use it, where that can be."""
-        producer = self.now[original]
-        if producer is None or original.out.role != "temporary" or original.at is not None:
+        row, own = self.now[original], self._left(self.users[original.out])
+        if row is None or not own or row.out.role != "temporary" or row.at is not None:
             return
-        own = [(u, now) for u in self.users[original.out] if (now := self.now[u]) is not None]
-        if not own or original in self.kept or len(own) < len(self.users[original.out]):
+        if original in self.kept or len(own) < len(self.users[original.out]):
             return
-        merged = {u: m for u, c in own if (m := _inside(producer, c, len(own))) is not None}
-        if len(merged) < len(own):
-            merged = self._keep(producer, *min(own, key=lambda pair: self.order[pair[0]]))
+        merged = self._first(row, own) or self._all(row, own)
         if not merged:
             return
         self.now |= merged
         self.now[original] = None
-        for buffer in _loads(producer):
-            left = [u for u in self.users[buffer] if u is not original]
-            self.users[buffer] = list(dict.fromkeys([*left, *merged]))
+        for buffer in _loads(row):
+            others = {u for u in self.users[buffer] if u is not original} | merged.keys()
+            self.users[buffer] = [c for c in self.now if c in others]
 
-    def _keep(self, row: Compute, original: Compute, product: Compute) -> dict[Compute, Compute]:
-        """`product`, the first user of `row`, with that inside and kept for the others."""
-        if match_quantised(row) is not None or original in self.kept:
+    def _left(self, those: list[Compute]) -> dict[Compute, Compute]:
+        return {c: now for c in those if (now := self.now[c]) is not None}
+
+    def _first(self, row: Compute, own: dict[Compute, Compute]) -> dict[Compute, Compute]:
+        """The first of several users, if it can keep the row for the others."""
+        original, product = next(iter(own.items()))
+        if len(own) == 1 or original in self.kept or match_quantised(row) is not None:
             return {}
-        merged = _inside(row, product, 1, kept=True)
+        merged = _inside(row, product, 1, row)
         if merged is None:
             return {}
-        self.kept[original] = row, product
+        self.kept[original] = row
         return {original: merged}
 
+    def _all(self, row: Compute, own: dict[Compute, Compute]) -> dict[Compute, Compute]:
+        """The users, if each of them can compute the row."""
+        merged: dict[Compute, Compute] = {}
+        for original, user in own.items():
+            found = _inside(row, user, len(own), self.kept.get(original))
+            if found is None:
+                return {}
+            merged[original] = found
+        return merged
 
-def _inside(
-    producer: Compute, user: Compute, count: int, *, kept: bool = False
-) -> Compute | None:
+
+def _inside(producer: Compute, user: Compute, count: int, kept: Compute | None) -> Compute | None:
     """`user`, a product with one row, computing `producer` itself; None where it had better not.
 
     It does so with what makes the row, apart from reductions of the whole of it; or another
-    product with the same row, of which it is the only user of `count`. `kept`: and stores it.
+    product with the same row, of which it is the only user of `count`. It stores row `kept`.
     """
     product = match_quantised(user)
     if product is None or product.rows or user.at is not None:
@@ -148,7 +154,7 @@ def _inside(
     if gate is not None and (count > 1 or gate.a.value is not product.a.value):
         return None
     merged = inline(producer, user)
-    return merged if has_one_row(merged, producer if kept else None) else None
+    return merged if has_one_row(merged, kept) else None
 
 
 def _is_row(compute: Compute) -> bool:

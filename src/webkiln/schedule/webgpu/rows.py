@@ -41,11 +41,12 @@ from webkiln.schedule.vectorize import unit_stride, vectorize
 from webkiln.schedule.webgpu.grid import GROUP, at_most, groups_of, unflatten
 from webkiln.schedule.webgpu.tree import combine_shared
 
-__all__ = ["RowWork", "Statistics", "rows"]
+__all__ = ["RowWork", "Statistics", "in_registers", "rows"]
 
 LANES = 4
 SHORT = 32  # reductions up to this size are not worth a workgroup
 LONG = 1024  # rows from here on get a workgroup of 256
+SHARERS = (16, 8, 4, 2, 1)  # invocations that share a short reduction, as many as divide all
 MANY = 1024  # rows, of which a workgroup may take several and still leave enough workgroups
 
 
@@ -199,6 +200,22 @@ class Statistics(RowWork):
         step = Assign(total, call(combine, total, Read(shared, first + part)))
         self.out.append(For(part, const(1, I32), const(self.threads, I32), (step,)))
         return total
+
+
+def in_registers(
+    values: Sequence[Expr], me: Var, invocations: int, emit: Emitter
+) -> tuple[list[Stmt], list[Expr]]:
+    """`values` with their reductions in registers, after what computes those.
+
+    All `invocations` of the workgroup need them; this one is number `me`.
+    """
+    threads = max(n for n in SHARERS if invocations % n == 0)
+    lines = invocations // threads
+    part, line = Var("part_of", threads), Var("line", lines)
+    work = Statistics(part, threads, line, lines, emit=emit)
+    reduced = work.reduce_each(values)
+    places = [Declare(part, me % threads), Declare(line, me // threads)]
+    return [*places, *work.out] if work.out else [], reduced
 
 
 def _lanes(body: Expr, inner: Var, start: Expr, stop: Expr) -> int:
