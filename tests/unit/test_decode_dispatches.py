@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import wgpu_runner
 from tests.decode import compare_on_adapter, decode
 from tests.unit import smollm, tiny_gguf
+from webkiln import compile as compiler
 from webkiln import frontends
 from webkiln.frontends.source import Source
 from webkiln.interpret.compute import value_of
@@ -95,6 +97,30 @@ def test_a_prompt_computes_the_program(tmp_path: Path) -> None:
     for position, rows in ((0, 11), (9, 3)):
         given = feeds(d.program, position, rows)
         compare_on_adapter(d, given, position, 2e-4, {"sequence": rows})
+
+
+@pytest.mark.webgpu
+@pytest.mark.parametrize("tiny", [QWEN3, GEMMA3], ids=["qwen3", "gemma3"])
+def test_a_plan_of_shared_bindings(
+    tiny: tiny_gguf.Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle's first token, from its shards, against the architecture in NumPy."""
+    monkeypatch.setattr(compiler.page, "render", lambda *_: {})
+    made = tiny_gguf.weights(tiny)
+    loaded = frontends.load(tiny_gguf.write(tmp_path / "tiny.gguf", tiny, made))
+    bundle = compiler.compile_model(loaded, targets=("webgpu",))
+    number = [p["name"] for p in bundle.plan["programs"]].index("decode")
+    given = {
+        port["name"]: np.zeros(port["shape"], port["dtype"])
+        for port in bundle.plan["programs"][number]["inputs"]
+    }
+    given["input_ids"][...] = 17
+    files = [bundle.files[f"model/{s['file']}"] for s in bundle.plan["weights"]["shards"]]
+    shader = bytes(bundle.files[f"model/{bundle.plan['webgpu']['shader']['file']}"]).decode()
+    weights = b"".join(map(bytes, files))
+    found = wgpu_runner.run_plan(bundle.plan, shader, weights, given, number)["logits"]
+    expected = tiny_gguf.forward(tiny, made.floats, [17])
+    np.testing.assert_allclose(found.reshape(1, -1), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

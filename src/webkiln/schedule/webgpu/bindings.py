@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
-from itertools import chain
 
 from webkiln.ir.buffer import Buffer, side_by_side
 from webkiln.ir.dtypes import DType
@@ -56,24 +55,33 @@ def within_bindings(kernel: Kernel) -> Kernel | None:
 
 
 def _shared(buffers: Collection[Buffer]) -> list[tuple[Buffer, ...]] | None:
-    """The sets of constants that share a binding, as few and as small as will do.
+    """The constants that share a binding, for each type: as few and as small ones as will do.
 
     None where that is not enough.
     """
-    bindings: dict[DType, list[tuple[Buffer, ...]]] = defaultdict(list)
+    single: dict[DType, list[Buffer]] = defaultdict(list)
     for b in buffers:
         if b.role == "constant" and isinstance(b.size, Const):
-            bindings[b.dtype].append((b,))
+            single[b.dtype].append(b)
+    for alike in single.values():
+        alike.sort(key=_bytes, reverse=True)
+    shared: dict[DType, list[Buffer]] = defaultdict(list)
     for _ in range(len(buffers) - MAX_STORAGE_BUFFERS):
-        pairs = [sorted(alike, key=_bytes)[:2] for alike in bindings.values() if len(alike) > 1]
-        pair = min(pairs, key=lambda p: sum(map(_bytes, p)), default=None)
-        if pair is None or sum(map(_bytes, pair)) > MAX_BINDING_BYTES:
+        more = {dtype: alike[-1 if shared[dtype] else -2 :] for dtype, alike in single.items()}
+        possible = [
+            dtype
+            for dtype, added in more.items()
+            if len(shared[dtype]) + len(added) > 1
+            and added
+            and _bytes(*shared[dtype], *added) <= MAX_BINDING_BYTES
+        ]
+        if not possible:
             return None
-        alike = bindings[pair[0][0].dtype]
-        alike[:] = [b for b in alike if b not in pair]
-        alike.append(tuple(chain(*pair)))
-    return [members for alike in bindings.values() for members in alike if len(members) > 1]
+        dtype = min(possible, key=lambda dtype: _bytes(*more[dtype]))
+        shared[dtype] += reversed(more[dtype])
+        del single[dtype][-len(more[dtype]) :]
+    return [tuple(members) for members in shared.values() if members]
 
 
-def _bytes(members: tuple[Buffer, ...]) -> int:
+def _bytes(*members: Buffer) -> int:
     return sum(int(b.size.value) * b.dtype.bytes for b in members if isinstance(b.size, Const))
