@@ -30,6 +30,7 @@ from webkiln.schedule.attention import AttentionNest, attention_of, simplest
 from webkiln.schedule.nest import drop_units, nest_of, reduces
 from webkiln.schedule.webgpu.attention import Update, attention_kernel, shape_of
 from webkiln.schedule.webgpu.bindings import within_bindings
+from webkiln.targets.webgpu import MAX_WORKGROUP_BYTES, workgroup_bytes
 
 __all__ = ["Parts", "cached_attention"]
 
@@ -78,7 +79,9 @@ def cached_attention(parts: Parts) -> tuple[Compute, Kernel] | None:
         return None
     update = _update(a, parts, *others)
     kernel = None if update is None else attention_kernel(a, 1, shape[1], update)
-    if kernel is None or any(c.out in kernel.buffers for c in parts.inside):
+    if kernel is None or workgroup_bytes(kernel) > MAX_WORKGROUP_BYTES:
+        return None
+    if any(c.out in kernel.buffers for c in parts.inside):  # used in more ways than these
         return None
     kernel = within_bindings(kernel)
     return None if kernel is None else (whole, kernel)

@@ -1,7 +1,8 @@
 """Which computations share a dispatch on WebGPU, where dispatches are what a single row costs.
 
 Decoding a token, a layer of a transformer is five of them: norm and projections; rotation, cache
-and attention; output; norm, gate and what it lets through; down.
+and attention; output; norm, gate and what it lets through; down. A norm after a product is part of
+the next, which stores the residual.
 """
 
 from __future__ import annotations
