@@ -92,6 +92,18 @@ def test_dispatches_compute_the_program(
 
 
 @pytest.mark.webgpu
+def test_a_row_that_one_product_keeps_and_another_reads(tmp_path: Path) -> None:
+    """Values in other blocks than queries and keys: two products of one norm of a residual."""
+    made, other = (tiny_gguf.weights(t) for t in (GEMMA3, replace(GEMMA3, kind="Q8_0")))
+    for name in made.rows:
+        if name.endswith("attn_v"):
+            made.rows[name], made.floats[name] = other.rows[name], other.floats[name]
+    d = decode(frontends.load(tiny_gguf.write(tmp_path / "mixed.gguf", GEMMA3, made)))
+    assert len(d.steps) <= len(decode(source(tmp_path, GEMMA3)).steps) + GEMMA3.layers
+    compare_on_adapter(d, feeds(d.program, 9), 9, 2e-4)
+
+
+@pytest.mark.webgpu
 def test_a_prompt_computes_the_program(tmp_path: Path) -> None:
     d = decode(source(tmp_path, LLAMA), 32)
     for position, rows in ((0, 11), (9, 3)):
