@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import wgpu_runner
-from tests.decode import compare_on_adapter, decode
+from tests.decode import compare_dispatches, decode, interpreted
 from tests.unit import smollm, tiny_gguf
 from webkiln import compile as compiler
 from webkiln import frontends
@@ -88,7 +88,14 @@ def test_dispatches_compute_the_program(
     tiny: tiny_gguf.Tiny, position: int, tmp_path: Path
 ) -> None:
     d = decode(source(tmp_path, tiny))
-    compare_on_adapter(d, feeds(d.program, position), position, 2e-4)
+    compare_dispatches(d, feeds(d.program, position), position, 2e-4)
+
+
+def test_the_interpreter_agrees(tmp_path: Path) -> None:
+    """Strictly: each barrier is met by all, nothing is read before it is written."""
+    small = replace(GEMMA3, width=64, inner=64, heads=2, kv_heads=1, head_size=16)
+    d = decode(source(tmp_path, layers(small, 1)))
+    compare_dispatches(d, feeds(d.program, 9), 9, 2e-4, run=interpreted)
 
 
 @pytest.mark.webgpu
@@ -100,7 +107,7 @@ def test_a_row_that_one_product_keeps_and_another_reads(tmp_path: Path) -> None:
             made.rows[name], made.floats[name] = other.rows[name], other.floats[name]
     d = decode(frontends.load(tiny_gguf.write(tmp_path / "mixed.gguf", GEMMA3, made)))
     assert len(d.steps) <= len(decode(source(tmp_path, GEMMA3)).steps) + GEMMA3.layers
-    compare_on_adapter(d, feeds(d.program, 9), 9, 2e-4)
+    compare_dispatches(d, feeds(d.program, 9), 9, 2e-4)
 
 
 @pytest.mark.webgpu
@@ -108,7 +115,7 @@ def test_a_prompt_computes_the_program(tmp_path: Path) -> None:
     d = decode(source(tmp_path, LLAMA), 32)
     for position, rows in ((0, 11), (9, 3)):
         given = feeds(d.program, position, rows)
-        compare_on_adapter(d, given, position, 2e-4, {"sequence": rows})
+        compare_dispatches(d, given, position, 2e-4, {"sequence": rows})
 
 
 @pytest.mark.webgpu
