@@ -335,7 +335,7 @@ def _tolerance(
     largest = max(
         (float(np.abs(o).max()) for o in outputs.values() if o.dtype.kind == "f"), default=1
     )
-    share = {passes.ACTIVATIONS["int8"]: 0.1, passes.ACTIVATIONS["int16"]: 1e-2}
+    share = {passes.ACTIVATIONS["int8"]: 0.1, passes.ACTIVATIONS["int16"]: 5e-3}
     return 1e-3, max(share.get(level, 1e-3) for level in levels) * largest
 
 

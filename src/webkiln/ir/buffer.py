@@ -9,7 +9,20 @@ from typing import Literal
 from webkiln.ir.dtypes import I32, DType
 from webkiln.ir.expr import Const, Expr, ExprLike, ceildiv, const, convert
 
-__all__ = ["Buffer", "Layout", "Part", "Role", "packed", "row_major"]
+__all__ = [
+    "CONSTANT_ALIGNMENT",
+    "Buffer",
+    "Layout",
+    "Part",
+    "Role",
+    "packed",
+    "row_major",
+    "side_by_side",
+]
+
+#: Bytes: constants begin at multiples of it, the minStorageBufferOffsetAlignment of WebGPU's base
+#: limits, so that each can be bound.
+CONSTANT_ALIGNMENT = 256
 
 #: `workgroup`: memory of one workgroup, inside a kernel and no argument of it
 Role = Literal["input", "output", "constant", "temporary", "state", "workgroup"]
@@ -67,7 +80,8 @@ def packed(order: Sequence[int], axis: int, width: int) -> Layout:
 class Buffer:
     """Memory for a tensor of logical `shape`. Identity is the object: two buffers are never equal.
 
-    `model_dtype` is the ONNX dtype (NumPy name) that it stands for at the model's edge.
+    `model_dtype` is the ONNX dtype (NumPy name) that it stands for at the model's edge. `members`
+    are the constants that it holds, if it is made of several (see `side_by_side`).
     """
 
     name: str
@@ -76,6 +90,7 @@ class Buffer:
     role: Role = "temporary"
     layout: Layout = field(default=Layout(()))
     model_dtype: str = ""
+    members: tuple[Buffer, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(convert(s, I32) for s in self.shape))
@@ -101,5 +116,31 @@ class Buffer:
             total = total * extent
         return total
 
+    @property
+    def starts(self) -> dict[Buffer, int]:
+        """The element at which each member begins."""
+        found, end = {}, 0
+        for member in self.members:
+            found[member] = end
+            end += _room(member)
+        return found
+
     def __repr__(self) -> str:
         return f"{self.name}: {self.dtype}[{', '.join(map(repr, self.shape))}]"
+
+
+def side_by_side(members: Sequence[Buffer]) -> Buffer:
+    """Constants of one dtype as one: a kernel binds it once and reads all of them.
+
+    Each begins at a multiple of `CONSTANT_ALIGNMENT`, so that others may bind it alone.
+    """
+    name, size = ", ".join(m.name for m in members), sum(map(_room, members))
+    dtype = members[0].dtype
+    return Buffer(name, dtype, (const(size, I32),), "constant", members=tuple(members))
+
+
+def _room(member: Buffer) -> int:
+    """Elements from a member's first to that of the next."""
+    assert isinstance(member.size, Const), "constants have fixed shapes"
+    unit = CONSTANT_ALIGNMENT // member.dtype.bytes
+    return -(-int(member.size.value) // unit) * unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from webkiln.ir.buffer import Buffer, Layout
 from webkiln.ir.dtypes import DType
 from webkiln.memory.size import evaluate
 
-__all__ = ["pack", "store"]
+__all__ = ["join", "pack", "store"]
 
 Array = NDArray[Any]
 
@@ -46,6 +47,14 @@ def pack(values: Array, buffer: Buffer) -> Array:
     if chains is None:
         return _scatter(values, buffer)
     return _transpose(values, buffer.layout, chains)
+
+
+def join(elements: Mapping[Buffer, Array], whole: Buffer) -> Array:
+    """The elements of `whole`, given those of its members as `pack` makes them."""
+    joined = np.zeros(evaluate(whole.size, {}), whole.dtype.name)
+    for member, start in whole.starts.items():
+        joined[start : start + elements[member].size] = elements[member]
+    return joined
 
 
 def _chains(layout: Layout, rank: int) -> list[list[int]] | None:

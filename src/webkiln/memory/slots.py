@@ -14,10 +14,11 @@ from webkiln.ir.buffer import Buffer
 from webkiln.memory.liveness import Lifetime, StepIO
 from webkiln.memory.size import align
 from webkiln.memory.weights import WeightSpace
+from webkiln.targets.webgpu import MAX_BINDING_BYTES
 
 __all__ = ["BASE_BINDING", "MAX_BINDING", "Slot", "Slots", "assign_slots", "verify_slots"]
 
-BASE_BINDING = 128 << 20  # maxStorageBufferBindingSize that every WebGPU adapter has
+BASE_BINDING = MAX_BINDING_BYTES  # what every WebGPU adapter binds
 MAX_BINDING = (2 << 30) - 4  # what desktop GPUs offer in practice
 
 

@@ -26,7 +26,7 @@ from webkiln.schedule.emit import bounds_of
 from webkiln.schedule.nest import Nest, collapse, extent_of, split_axes
 from webkiln.schedule.vectorize import unit_stride, vectorize
 
-__all__ = ["LOWEST", "AttentionNest", "attention_nest", "local"]
+__all__ = ["LOWEST", "AttentionNest", "attention_nest", "attention_of", "local", "simplest"]
 
 LOWEST = -3.4028234663852886e38  # of float32: the largest score so far, where there is none yet
 UNKNOWN = 256  # stands for a symbolic extent where only a choice is at stake
@@ -90,9 +90,16 @@ def attention_nest(nest: Nest) -> AttentionNest | None:
 
     Also None where its keys don't lie in panels, or its columns can't be written four at a time.
     """
-    if match_attention(nest.value) is None:
-        return None
-    nest = collapse(split_axes(nest, loops_only=True))
+    return None if match_attention(nest.value) is None else attention_of(simplest(nest))
+
+
+def simplest(nest: Nest) -> Nest:
+    """`nest` with its loops as few and plain as may be; reductions stay whole."""
+    return collapse(split_axes(nest, loops_only=True))
+
+
+def attention_of(nest: Nest) -> AttentionNest | None:
+    """As `attention_nest`, of a nest in its simplest form."""
     parts = match_attention(nest.value)
     if parts is None or not nest.loops or not isinstance(parts.key, Read):
         return None

@@ -40,7 +40,7 @@ def expressions(s: Stmt) -> tuple[Expr, ...]:
 
 
 def map_expressions(body: Sequence[Stmt], f: Callable[[Expr], Expr]) -> tuple[Stmt, ...]:
-    """`body` with `f` applied to every value that its statements compute (loop bounds stay)."""
+    """`body` with `f` applied to every expression that its statements evaluate."""
     out: list[Stmt] = []
     for s in body:
         match s:
@@ -50,7 +50,10 @@ def map_expressions(body: Sequence[Stmt], f: Callable[[Expr], Expr]) -> tuple[St
                 out.append(Assign(var, f(value)))
             case Store(buffer, offset, value, count):
                 out.append(Store(buffer, f(offset), f(value), count))
-            case For() | Once():
+            case For(_, start, stop):
+                inner = map_expressions(s.body, f)
+                out.append(replace(s, start=f(start), stop=f(stop), body=inner))
+            case Once():
                 out.append(replace(s, body=map_expressions(s.body, f)))
             case If(condition, inner, orelse):
                 parts = map_expressions(inner, f), map_expressions(orelse, f)

@@ -6,10 +6,10 @@ of the same types, shapes and layouts. Their kernel is the same, with other argu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
-from webkiln.ir.buffer import Buffer
+from webkiln.ir.buffer import Buffer, side_by_side
 from webkiln.ir.expr import Const, Dim, Expr, Load, Op, Reduce, Var, walk
 from webkiln.ir.program import Compute, Kernel
 
@@ -18,32 +18,41 @@ __all__ = ["Memo", "signature"]
 
 @dataclass(slots=True)
 class Memo:
-    """A target's scheduler that remembers."""
+    """A target's scheduler, of one computation or of several together, that remembers."""
 
-    schedule: Callable[[Compute], Kernel]
+    schedule: Callable[..., Kernel]
     known: dict[Hashable, tuple[Kernel, tuple[Buffer, ...]]] = field(default_factory=dict)
 
-    def __call__(self, compute: Compute) -> Kernel:
-        """The kernel of `compute`, perhaps that of another one with arguments of its own."""
-        key, buffers = signature(compute)
+    def __call__(self, *computes: Compute) -> Kernel:
+        """The kernel of `computes`, perhaps that of others with arguments of its own."""
+        key, buffers = signature(*computes)
         if key not in self.known:
-            kernel = self.schedule(compute)
+            kernel = self.schedule(*computes)
             self.known[key] = kernel, buffers
             return kernel
         kernel, formal = self.known[key]
         actual = dict(zip(formal, buffers, strict=True))
-        if not all(b in actual for b in kernel.buffers):  # it made one of its own
-            return self.schedule(compute)
-        return replace(kernel, arguments=tuple(actual[b] for b in kernel.buffers))
+        if not all(m in actual for b in kernel.buffers for m in b.members or (b,)):
+            return self.schedule(*computes)  # it made one of its own
+        return replace(kernel, arguments=tuple(_argument(b, actual) for b in kernel.buffers))
 
 
-def signature(compute: Compute) -> tuple[Hashable, tuple[Buffer, ...]]:
-    """What decides the kernel of `compute`, and its buffers in the order of their mention."""
+def _argument(formal: Buffer, actual: Mapping[Buffer, Buffer]) -> Buffer:
+    if not formal.members:
+        return actual[formal]
+    return side_by_side([actual[m] for m in formal.members])
+
+
+def signature(*computes: Compute) -> tuple[Hashable, tuple[Buffer, ...]]:
+    """What decides the kernel of `computes`, and their buffers in the order of their mention."""
     writer = _Writer()
-    writer.buffer(compute.out)
-    axes = tuple(map(writer.variable, compute.axes))
-    roots = tuple(map(writer.expression, compute.roots))
-    return (axes, roots, compute.at is None, tuple(writer.entries)), tuple(writer.buffers)
+    found: list[Hashable] = []
+    for compute in computes:
+        out = writer.buffer(compute.out)
+        axes = tuple(map(writer.variable, compute.axes))
+        roots = tuple(map(writer.expression, compute.roots))
+        found.append((out, axes, roots, compute.at is None))
+    return (tuple(found), tuple(writer.entries)), tuple(writer.buffers)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from webkiln.schedule.memo import Memo
 
 __all__ = ["Scheduler", "schedule_program", "scheduler"]
 
-Scheduler = Callable[[Compute], Kernel]
+Scheduler = Callable[..., Kernel]  # of one computation, or of several together
 
 
 def scheduler(target: str) -> Scheduler:

@@ -25,7 +25,7 @@ from webkiln.ir.simplify import simplify
 from webkiln.lower.quantised import Term, product_terms
 from webkiln.schedule.nest import Nest, nest_of, reduces
 
-__all__ = ["QuantisedProduct", "QuantisedSum", "match_quantised"]
+__all__ = ["QuantisedProduct", "QuantisedSum", "match_quantised", "row_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,11 @@ def _product(
     return QuantisedProduct(
         epilogue, rows, epilogue.loops[-1], inner, k, term.depth, sums, term.coarse
     )
+
+
+def row_of(compute: Compute) -> Nest:
+    """The nest of a row that a product computes inside, over one axis, as that of its `a`."""
+    return _without_units(nest_of(compute))
 
 
 def _without_units(nest: Nest) -> Nest:

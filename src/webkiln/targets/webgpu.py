@@ -16,6 +16,7 @@ from webkiln.targets.math import EXPANDED, expand
 
 __all__ = [
     "HALF",
+    "MAX_BINDING_BYTES",
     "MAX_GROUPS",
     "MAX_INVOCATIONS",
     "MAX_STORAGE_BUFFERS",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 # Defaults of the WebGPU specification, section "Limits": every adapter has at least these.
+MAX_BINDING_BYTES: Final = 128 << 20  # maxStorageBufferBindingSize
 MAX_STORAGE_BUFFERS: Final = 8  # maxStorageBuffersPerShaderStage
 MAX_WORKGROUP_BYTES: Final = 16384  # maxComputeWorkgroupStorageSize
 MAX_INVOCATIONS: Final = 256  # maxComputeInvocationsPerWorkgroup

@@ -37,8 +37,15 @@ RULES: tuple[tuple[Rule, bool], ...] = (
 )
 
 
-def schedule(compute: Compute) -> Kernel:
-    """The kernel for `compute`, by the first rule that takes it."""
+def schedule(compute: Compute, kept: Compute | None = None) -> Kernel:
+    """The kernel for `compute`, by the first rule that takes it.
+
+    `kept` is a row that a product computes inside and stores as well, see `groups.py`.
+    """
+    if kept is not None:
+        kernel = quantised(compute, kept)
+        assert kernel is not None, "it was asked for by who knows that there is one"
+        return kernel
     whole = drop_units(nest_of(compute))
     kernel = attention(whole) or quantised(compute) or topk(whole) or scatter(whole)
     if kernel is not None:

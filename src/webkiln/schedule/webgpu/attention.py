@@ -36,6 +36,7 @@ from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, extent_of, product
 from webkiln.schedule.vectorize import vectorize
 from webkiln.schedule.webgpu.grid import at_most, groups_of, unflatten
+from webkiln.schedule.webgpu.rows import in_registers
 from webkiln.targets.webgpu import (
     MAX_GROUPS,
     MAX_INVOCATIONS,
@@ -98,9 +99,13 @@ def _size(v: Var) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What key and value number `at` will be, over the attention's k and d; and where they go."""
+    """What key and value number `at` will be, over the attention's k and d; and where they go.
+
+    The query, over k, with what makes it.
+    """
 
     at: Expr
+    query: Expr
     key: Expr
     key_place: tuple[Buffer, Expr]
     value: Expr
@@ -182,24 +187,28 @@ class _Work:
 
     def _fetch(self) -> list[Stmt]:
         """The queries, into workgroup memory."""
-        out: list[Stmt] = []
+        new = self.update
+        query = self.a.parts.query if new is None else new.query
+        values = [self.a.at(query, self._row(i)) for i in range(self.count)]
+        if new is not None:
+            values += [new.key, new.value]
+        out, values = in_registers(values, self.me, self.invocations, self.emit)
         for i in range(self.count):
-            query = self.a.at(self.a.parts.query, self._row(i))
-            store = Store(self.queries, i * self.depth + self.a.k, query)
+            store = Store(self.queries, i * self.depth + self.a.k, values[i])
             out.append(For(self.a.k, self.me, extent_of(self.a.k), (store,), self.invocations))
-        return out if self.update is None else [*out, *self._fetch_new(self.update)]
+        return out if new is None else [*out, *self._fetch_new(new, *values[self.count :])]
 
-    def _fetch_new(self, new: Update) -> list[Stmt]:
+    def _fetch_new(self, new: Update, key: Expr, value: Expr) -> list[Stmt]:
         """The new key and value, into workgroup memory and, by one workgroup, into the cache."""
         out: list[Stmt] = []
         first = self.a.at(new.first, self._row(0))
-        for axis, value, own, (cache, place) in (
-            (self.a.k, new.key, self.new_key, new.key_place),
-            (self.a.d, new.value, self.new_value, new.value_place),
+        for axis, what, own, (cache, place) in (
+            (self.a.k, key, self.new_key, new.key_place),
+            (self.a.d, value, self.new_value, new.value_place),
         ):
             element = self.emit.register(F32, "new")
             body = (
-                Declare(element, value),
+                Declare(element, what),
                 Store(own, axis, element),
                 If(first, (Store(cache, place, element),)),
             )

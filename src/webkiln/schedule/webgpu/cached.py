@@ -25,21 +25,27 @@ from webkiln.ir.expr import (
 from webkiln.ir.program import Compute, Kernel
 from webkiln.ir.simplify import simplify
 from webkiln.lower.attention import match_attention
-from webkiln.schedule.attention import AttentionNest, attention_nest
+from webkiln.lower.fuse import inline
+from webkiln.schedule.attention import AttentionNest, attention_of, simplest
 from webkiln.schedule.nest import drop_units, nest_of, reduces
 from webkiln.schedule.webgpu.attention import Update, attention_kernel, shape_of
-from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS
+from webkiln.schedule.webgpu.bindings import within_bindings
+from webkiln.targets.webgpu import MAX_WORKGROUP_BYTES, workgroup_bytes
 
 __all__ = ["Parts", "cached_attention"]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Attention of one query a head, and the updates in place of its keys and values."""
+    """Attention of one query a head, and the updates in place of its keys and values.
+
+    `inside` are computations that nothing but these uses (norms, rotations), users first.
+    """
 
     attention: Compute
     key: Compute
     value: Compute
+    inside: tuple[Compute, ...] = ()
 
 
 def cached_attention(parts: Parts) -> tuple[Compute, Kernel] | None:
@@ -48,28 +54,37 @@ def cached_attention(parts: Parts) -> tuple[Compute, Kernel] | None:
     Also a computation that loads all that the kernel does. None where the new key isn't the last
     one that counts, or there are several.
     """
-    found = match_attention(parts.attention.value)
+    attention = parts.attention
+    for compute in parts.inside:
+        if not reduces(compute.value):
+            attention = inline(compute, attention)
+    found = match_attention(attention.value)
     if found is None or not isinstance(found.key, Load) or not isinstance(found.value, Load):
         return None
-    key = _written(parts.key, found.key, found.t)
-    value = _written(parts.value, found.value, found.t)
-    if key is None or value is None or key[0] is not value[0]:
+    query = replace(attention, value=found.query)
+    key, value = parts.key, parts.value
+    for compute in parts.inside:
+        query, key, value = (inline(compute, c) for c in (query, key, value))
+    new_key, new_value = _written(key, found.key, found.t), _written(value, found.value, found.t)
+    if new_key is None or new_value is None or new_key[0] is not new_value[0]:
         return None
     # all by the axes of one nest: the new elements travel beside the attention's value
-    beside = _beside(parts.attention.value, key[1], value[1], cast(key[0], F32))
-    whole = replace(parts.attention, value=beside)
-    a = attention_nest(drop_units(nest_of(whole)))
+    new = (query.value, new_key[1], new_value[1], cast(new_key[0], F32))
+    whole = replace(attention, value=_beside(attention.value, *new))
+    nest = simplest(drop_units(nest_of(whole)))
+    own, *others = _apart(nest.value)
+    a = attention_of(replace(nest, value=own))
     shape = None if a is None else shape_of(a)
     if a is None or shape is None:
         return None
-    own, new_key, new_value, place = _apart(a.nest.value)
-    at = place.args[0] if isinstance(place, Op) and place.name == "cast" else place
-    a = replace(a, nest=replace(a.nest, value=own))
-    update = _update(a, parts, at, new_key, new_value)
+    update = _update(a, parts, *others)
     kernel = None if update is None else attention_kernel(a, 1, shape[1], update)
-    if kernel is None or len(kernel.buffers) > MAX_STORAGE_BUFFERS:
+    if kernel is None or workgroup_bytes(kernel) > MAX_WORKGROUP_BYTES:
         return None
-    return whole, kernel
+    if any(c.out in kernel.buffers for c in parts.inside):  # used in more ways than these
+        return None
+    kernel = within_bindings(kernel)
+    return None if kernel is None else (whole, kernel)
 
 
 def _beside(own: Expr, *others: Expr) -> Expr:
@@ -78,18 +93,24 @@ def _beside(own: Expr, *others: Expr) -> Expr:
     return own
 
 
-def _apart(e: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+def _apart(e: Expr) -> tuple[Expr, ...]:
     """What `_beside` put together."""
     others = []
-    for _ in range(3):
+    for _ in range(4):
         e, other = e.args
         others.append(other)
-    return (e, *reversed(others))  # type: ignore[return-value]
+    return (e, *reversed(others))
 
 
-def _update(a: AttentionNest, parts: Parts, at: Expr, key: Expr, value: Expr) -> Update | None:
+def _update(
+    a: AttentionNest, parts: Parts, query: Expr, key: Expr, value: Expr, place: Expr
+) -> Update | None:
+    at = place.args[0] if isinstance(place, Op) and place.name == "cast" else place
     loops = {*a.batch, a.d, *(() if a.rows is None else (a.rows,))}
-    if not _is_last(a.stop, at) or free_vars(at) & loops or reduces(key) or reduces(value):
+    if not _is_last(a.stop, at) or free_vars(at) & loops or {a.d, a.t} & free_vars(query):
+        return None
+    along = ((query, a.k), (key, a.k), (value, a.d))
+    if any(v in free_vars(r) for e, v in along for r in reduces(e)):
         return None
     first: Expr = const(True, BOOL)
     for v in loops - {a.d}:
@@ -101,7 +122,8 @@ def _update(a: AttentionNest, parts: Parts, at: Expr, key: Expr, value: Expr) ->
     key_place, value_place = (
         simplify(substitute(r.args[0], {a.t: at})) for r in (a.parts.key, a.parts.value)
     )
-    return Update(at, key, (parts.key.out, key_place), value, (parts.value.out, value_place), first)
+    written = (parts.key.out, key_place), (parts.value.out, value_place)
+    return Update(at, query, key, written[0], value, written[1], first)
 
 
 def _written(update: Compute, load: Load, t: Var) -> tuple[Expr, Expr] | None:

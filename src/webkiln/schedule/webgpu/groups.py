@@ -1,14 +1,15 @@
 """Which computations share a dispatch on WebGPU, where dispatches are what a single row costs.
 
 Decoding a token, a layer of a transformer is five of them: norm and projections; rotation, cache
-and attention; output; norm, gate and what it lets through; down.
+and attention; output; norm, gate and what it lets through; down. A norm after a product is part of
+the next, which stores the residual.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Const, Load, free_vars, walk
@@ -24,15 +25,16 @@ from webkiln.schedule.webgpu.sequence import grouped
 __all__ = ["kernels"]
 
 Users = dict[Buffer, list[Compute]]
-Group = tuple[tuple[Compute, ...], Kernel]
+Together = tuple[Compute, ...]
+Group = tuple[Together, Kernel]
 
 
-def kernels(program: Program, schedule: Callable[[Compute], Kernel]) -> Iterator[Group]:
+def kernels(program: Program, schedule: Callable[..., Kernel]) -> Iterator[Group]:
     """The program's kernels in order, each with the computations that it stands for.
 
-    `schedule` makes the kernel of one computation.
+    `schedule` makes the kernel of one computation, or of one and a row that it keeps for others.
     """
-    computes = _with_rows_inside(program)
+    computes, kept = _with_rows_inside(program)
     users = _users(computes)
     groups: dict[Compute, Group] = {}
     members: dict[Compute, Compute] = {}
@@ -43,6 +45,8 @@ def kernels(program: Program, schedule: Callable[[Compute], Kernel]) -> Iterator
             groups[whole] = group
             members.update(dict.fromkeys(group[0]))  # type: ignore[arg-type]
             members[compute] = whole
+    for product, row in kept.items():
+        groups[product] = (product,), schedule(product, row)
     left = [members.get(c, c) for c in computes]
     rest = replace(program, computes=[c for c in left if c is not None])
 
@@ -68,35 +72,79 @@ def _users(computes: Iterable[Compute]) -> Users:
 # --- rows that their products compute themselves --------------------------------------------------
 
 
-def _with_rows_inside(program: Program) -> list[Compute]:
-    """The computations, norms and gates of a single row inside the products that use them."""
+def _with_rows_inside(program: Program) -> tuple[list[Compute], dict[Compute, Compute]]:
+    """The computations, norms and gates of a single row inside the products that use them.
+
+    Where others need such a row as well, a residual after a norm say, the first product to use it
+    stores it: those products, each with its row.
+    """
     products = {c: match_quantised(c) for c in program.computes}
     if not any(p is not None and not p.rows for p in products.values()):
-        return list(program.computes)
-    users = _users(program.computes)
-    now: dict[Compute, Compute | None] = {c: c for c in program.computes}  # None: inside others
-    for original in program.computes:
-        producer = now[original]
-        if producer is None or original.out.role != "temporary" or original.at is not None:
-            continue
-        own = [(u, now[u]) for u in users[original.out]]
-        merged = [(u, _inside(producer, c, len(own))) for u, c in own if c is not None]
-        if not own or any(m is None for _, m in merged) or len(merged) < len(own):
-            continue
-        now |= dict(merged)
-        now[original] = None
-        for buffer in _loads(producer):
-            users[buffer] = list(
-                dict.fromkeys([u for u in users[buffer] if u is not original] + [u for u, _ in own])
-            )
-    return [c for c in now.values() if c is not None]
+        return list(program.computes), {}
+    work = _Rows(_users(program.computes), {c: c for c in program.computes})
+    for compute in program.computes:
+        work.move(compute)
+    left = {original: c for original, c in work.now.items() if c is not None}
+    return list(left.values()), {left[original]: row for original, row in work.kept.items()}
 
 
-def _inside(producer: Compute, user: Compute, count: int) -> Compute | None:
+@dataclass
+class _Rows:
+    """`now` is what became of each computation, in order; None: it is inside of others alone.
+
+    `kept` are the products that store a row which they compute inside.
+    """
+
+    users: Users
+    now: dict[Compute, Compute | None]
+    kept: dict[Compute, Compute] = field(default_factory=dict)
+
+    def move(self, original: Compute) -> None:
+        """`original` into those that use it, where that can be."""
+        row, own = self.now[original], self._left(self.users[original.out])
+        if row is None or not own or row.out.role != "temporary" or row.at is not None:
+            return
+        if original in self.kept or len(own) < len(self.users[original.out]):
+            return
+        merged = self._first(row, own) or self._all(row, own)
+        if not merged:
+            return
+        self.now |= merged
+        self.now[original] = None
+        for buffer in _loads(row):
+            others = {u for u in self.users[buffer] if u is not original} | merged.keys()
+            self.users[buffer] = [c for c in self.now if c in others]
+
+    def _left(self, those: list[Compute]) -> dict[Compute, Compute]:
+        return {c: now for c in those if (now := self.now[c]) is not None}
+
+    def _first(self, row: Compute, own: dict[Compute, Compute]) -> dict[Compute, Compute]:
+        """The first of several users, if it can keep the row for the others."""
+        original, product = next(iter(own.items()))
+        if len(own) == 1 or original in self.kept or match_quantised(row) is not None:
+            return {}
+        merged = _inside(row, product, 1, row)
+        if merged is None:
+            return {}
+        self.kept[original] = row
+        return {original: merged}
+
+    def _all(self, row: Compute, own: dict[Compute, Compute]) -> dict[Compute, Compute]:
+        """The users, if each of them can compute the row."""
+        merged: dict[Compute, Compute] = {}
+        for original, user in own.items():
+            found = _inside(row, user, len(own), self.kept.get(original))
+            if found is None:
+                return {}
+            merged[original] = found
+        return merged
+
+
+def _inside(producer: Compute, user: Compute, count: int, kept: Compute | None) -> Compute | None:
     """`user`, a product with one row, computing `producer` itself; None where it had better not.
 
     It does so with what makes the row, apart from reductions of the whole of it; or another
-    product with the same row, of which it is the only user of `count`.
+    product with the same row, of which it is the only user of `count`. It stores row `kept`.
     """
     product = match_quantised(user)
     if product is None or product.rows or user.at is not None:
@@ -107,7 +155,7 @@ def _inside(producer: Compute, user: Compute, count: int) -> Compute | None:
     if gate is not None and (count > 1 or gate.a.value is not product.a.value):
         return None
     merged = inline(producer, user)
-    return merged if has_one_row(merged) else None
+    return merged if has_one_row(merged, kept) else None
 
 
 def _is_row(compute: Compute) -> bool:
@@ -136,22 +184,23 @@ def _cache_group(
         return None
     if any(users[b] != [compute] for b in caches):
         return None
-    loaded = _loads(compute)
-    queries = [
-        c
-        for c in computes
-        if c.out in loaded
-        and c not in (key, value)
-        and c.out.role == "temporary"
-        and users[c.out] == [compute]
-        and not reduces(c.value)
-    ]
-    for inside in (queries, []):
-        merged = compute
-        for query in inside:
-            merged = inline(query, merged)
-        made = cached_attention(Parts(merged, key, value))
+    inside = _used_by(computes, users, {compute, key, value})
+    plain = tuple(c for c in inside if not reduces(c.value))
+    for own in dict.fromkeys((inside, plain, ())):
+        made = cached_attention(Parts(compute, key, value, own))
         if made is not None:
             whole, kernel = made
-            return whole, ((*inside, key, value, compute), kernel)
+            return whole, ((*reversed(own), key, value, compute), kernel)
     return None
+
+
+def _used_by(computes: list[Compute], users: Users, those: set[Compute]) -> Together:
+    """What only `those` use, users first: elements with nothing but sums over their row."""
+    found: dict[Compute, None] = {}
+    for c in reversed(computes):
+        own = c.out.role == "temporary" and c.at is None and c not in those and c.out in users
+        if not own or not all(u in those or u in found for u in users[c.out]):
+            continue
+        if not any({*c.axes[-1:]} & free_vars(r) for r in reduces(c.value)):
+            found[c] = None
+    return tuple(found)

@@ -11,7 +11,9 @@ Many rows (a prompt) are in `quantised_rows.py`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import (
@@ -38,14 +40,14 @@ from webkiln.lower.layout import PANEL
 from webkiln.schedule.attention import local
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
-from webkiln.schedule.nest import extent_of, reduces
-from webkiln.schedule.quantised import QuantisedProduct, QuantisedSum, match_quantised
+from webkiln.schedule.nest import Nest, extent_of, reduces
+from webkiln.schedule.quantised import QuantisedProduct, QuantisedSum, match_quantised, row_of
+from webkiln.schedule.webgpu.bindings import can_bind, within_bindings
 from webkiln.schedule.webgpu.grid import groups_of
 from webkiln.schedule.webgpu.quantised_rows import many_rows
-from webkiln.schedule.webgpu.rows import RowWork
+from webkiln.schedule.webgpu.rows import Statistics
 from webkiln.schedule.webgpu.runs import Floats, Pairs, elements
 from webkiln.schedule.webgpu.words import LANES, halves, load
-from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS
 
 __all__ = ["has_one_row", "quantised"]
 
@@ -54,16 +56,19 @@ INVOCATIONS = 64  # of a workgroup, at most: those that share k, for as many pan
 SLICES = range(16, 7, -1)  # invocations that share k: the number that leaves fewest idle
 
 
-def quantised(compute: Compute) -> Kernel | None:
-    """The kernel, where `compute` is made of products with quantised matrices."""
+def quantised(compute: Compute, kept: Compute | None = None) -> Kernel | None:
+    """The kernel, where `compute` is made of products with quantised matrices.
+
+    `kept` is a row that it computes inside (see `has_one_row`), which others need as well.
+    """
     p = _product(compute)
     if p is None:
         return None
-    make = _one_row if p.m is None else many_rows
-    kernel = make(p, half=False)
-    if kernel is None or len(kernel.buffers) > MAX_STORAGE_BUFFERS:
+    make = partial(_one_row, p, kept) if p.m is None else partial(many_rows, p)
+    kernel = make(half=False)
+    if kernel is None:
         return None
-    return replace(kernel, half=make(p, half=True)) if p.coarse else kernel
+    return within_bindings(replace(kernel, half=make(half=True)) if p.coarse else kernel)
 
 
 def _product(compute: Compute) -> QuantisedProduct | None:
@@ -74,23 +79,27 @@ def _product(compute: Compute) -> QuantisedProduct | None:
     return None if any(p.k in free_vars(r) for r in reduces(p.a.value)) else p
 
 
-def has_one_row(compute: Compute) -> bool:
-    """Whether `quantised` makes a kernel of `compute` that reads its matrices once, for one row."""
+def has_one_row(compute: Compute, kept: Compute | None = None) -> bool:
+    """Whether `quantised` makes a kernel of `compute` that reads its matrices once, for one row.
+
+    And stores the row `kept` on its way.
+    """
     p = _product(compute)
     if p is None or p.rows:
         return False
-    loaded = {n.buffer for n in walk(compute.value) if isinstance(n, Load)}
-    return len(loaded) < MAX_STORAGE_BUFFERS
+    loaded = dict.fromkeys(n.buffer for n in walk(compute.value) if isinstance(n, Load))
+    stored = (compute.out,) if kept is None else (compute.out, kept.out)
+    return can_bind((*loaded, *stored))
 
 
 # --- one row --------------------------------------------------------------------------------------
 
 
-def _one_row(p: QuantisedProduct, *, half: bool) -> Kernel | None:
+def _one_row(p: QuantisedProduct, kept: Compute | None, *, half: bool) -> Kernel | None:
     panels = simplify(ceildiv(extent_of(p.n), PANEL))
     slices = min(SLICES, key=lambda n: -(-p.blocks // n) * n)
     lines = INVOCATIONS // slices
-    work = _Vector(p, panels, slices, lines, half)
+    work = _Vector(p, panels, slices, lines, half, None if kept is None else row_of(kept))
     loops, group = groups_of(simplify(ceildiv(panels, lines)))
     body = work.body(group)
     loops += [
@@ -100,33 +109,13 @@ def _one_row(p: QuantisedProduct, *, half: bool) -> Kernel | None:
     return make_kernel("quantised vector", p.epilogue, loops, body)
 
 
-class _Statistics(RowWork):
-    """Reductions of the row, by each line of a workgroup for itself; all add up all parts.
-
-    That is more arithmetic than a tree, and one barrier where a tree has several.
-    """
-
-    def _fold(self, partial: Expr, combine: str) -> Expr:
-        shared = local(f"statistic{next(self.stage)}", self.threads * self.lines)
-        total = self.emit.register(partial.dtype, "total")
-        first = self.line * self.threads
-        self.out += [
-            Store(shared, first + self.local, partial),
-            Barrier(),
-            Declare(total, Read(shared, first)),
-        ]
-        part = Var("part", self.threads)
-        step = Assign(total, call(combine, total, Read(shared, first + part)))
-        self.out.append(For(part, const(1, I32), const(self.threads, I32), (step,)))
-        return total
-
-
 @dataclass
 class _Vector:
     """A row by one or several quantised matrices, of `panels` panels.
 
     A workgroup has `lines` of these, and `slices` invocations for each. `half`: words are
-    multiplied in float16.
+    multiplied in float16. The first workgroup stores `kept`, a row on the way to that of the
+    product.
     """
 
     p: QuantisedProduct
@@ -134,6 +123,7 @@ class _Vector:
     slices: int
     lines: int
     half: bool
+    kept: Nest | None = None
     emit: Emitter = field(default_factory=Emitter)
 
     def __post_init__(self) -> None:
@@ -149,16 +139,24 @@ class _Vector:
         panel = Var("panel", self.panels)
         number = group * self.lines + self.line
         ragged = simplify(self.panels % self.lines) is not const(0, I32)
-        statistics = _Statistics(self.slice, self.slices, self.line, self.lines, emit=self.emit)
-        value = statistics.reduce_all(self.p.a.value)
+        statistics = Statistics(self.slice, self.slices, self.line, self.lines, emit=self.emit)
+        rows = (self.p.a,) if self.kept is None else (self.p.a, self.kept)
+        value, *others = statistics.reduce_each([row.value for row in rows])
         return [
             Declare(self.me, self.line * self.slices + self.slice),
             Declare(panel, minimum(number, self.panels - 1) if ragged else number),
             *statistics.out,
+            *self._keep(others, statistics, group),
             *(Declare(s, const(0.0, s.dtype)) for line in self.sums for s in line),
             *self._accumulate(panel, value),
             *self._store(group),
         ]
+
+    def _keep(self, values: Sequence[Expr], statistics: Statistics, group: Expr) -> list[Stmt]:
+        """The row that others need, stored by one line of invocations."""
+        first = logical_and(compare("eq", group, 0), compare("eq", self.line, 0))
+        nests = [replace(self.kept, value=v) for v in values if self.kept is not None]
+        return [If(first, tuple(statistics.store(n, n.loops))) for n in nests]
 
     def _accumulate(self, panel: Expr, value: Expr) -> list[Stmt]:
         """Every n-th block of the panel; its scales and offsets count once, at its end."""

@@ -32,7 +32,8 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store
+from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Stmt, Store
+from webkiln.schedule.attention import local
 from webkiln.schedule.emit import COMBINE, Emitter, bounds_of, initial
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, extent_of, product, reduces
@@ -40,11 +41,12 @@ from webkiln.schedule.vectorize import unit_stride, vectorize
 from webkiln.schedule.webgpu.grid import GROUP, at_most, groups_of, unflatten
 from webkiln.schedule.webgpu.tree import combine_shared
 
-__all__ = ["RowWork", "rows"]
+__all__ = ["RowWork", "Statistics", "in_registers", "rows"]
 
 LANES = 4
 SHORT = 32  # reductions up to this size are not worth a workgroup
 LONG = 1024  # rows from here on get a workgroup of 256
+SHARERS = (16, 8, 4, 2, 1)  # invocations that share a short reduction, as many as divide all
 MANY = 1024  # rows, of which a workgroup may take several and still leave enough workgroups
 
 
@@ -114,11 +116,16 @@ class RowWork:
 
     def reduce_all(self, value: Expr) -> Expr:
         """`value` with each reduction replaced by a register, inner ones first."""
+        return self.reduce_each([value])[0]
+
+    def reduce_each(self, values: Sequence[Expr]) -> list[Expr]:
+        """The same for several values, which share the registers of the reductions they share."""
         while True:
-            ready = [r for r in reduces(value) if not any(reduces(a) for a in r.args)]
+            ready = [r for v in values for r in reduces(v) if not any(reduces(a) for a in r.args)]
             if not ready:
-                return value
-            value = substitute(value, {ready[0]: self._reduce(ready[0])})
+                return list(values)
+            total = {ready[0]: self._reduce(ready[0])}
+            values = [substitute(v, total) for v in values]
 
     def _reduce(self, reduce: Reduce) -> Expr:
         bounds, body = bounds_of(reduce)
@@ -172,6 +179,43 @@ class RowWork:
         for axis in reversed(outer):
             loops = [For(axis, const(0, I32), extent_of(axis), tuple(loops))]
         return loops
+
+
+class Statistics(RowWork):
+    """Reductions by each of a workgroup's lines for itself; its invocations add up all parts.
+
+    That is more arithmetic than a tree, and one barrier where a tree has several.
+    """
+
+    def _fold(self, partial: Expr, combine: str) -> Expr:
+        shared = local(f"statistic{next(self.stage)}", self.threads * self.lines)
+        total = self.emit.register(partial.dtype, "total")
+        first = self.line * self.threads
+        self.out += [
+            Store(shared, first + self.local, partial),
+            Barrier(),
+            Declare(total, Read(shared, first)),
+        ]
+        part = Var("part", self.threads)
+        step = Assign(total, call(combine, total, Read(shared, first + part)))
+        self.out.append(For(part, const(1, I32), const(self.threads, I32), (step,)))
+        return total
+
+
+def in_registers(
+    values: Sequence[Expr], me: Var, invocations: int, emit: Emitter
+) -> tuple[list[Stmt], list[Expr]]:
+    """`values` with their reductions in registers, after what computes those.
+
+    All `invocations` of the workgroup need them; this one is number `me`.
+    """
+    threads = max(n for n in SHARERS if invocations % n == 0)
+    lines = invocations // threads
+    part, line = Var("part_of", threads), Var("line", lines)
+    work = Statistics(part, threads, line, lines, emit=emit)
+    reduced = work.reduce_each(values)
+    places = [Declare(part, me % threads), Declare(line, me // threads)]
+    return [*places, *work.out] if work.out else [], reduced
 
 
 def _lanes(body: Expr, inner: Var, start: Expr, stop: Expr) -> int:
