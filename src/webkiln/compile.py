@@ -40,7 +40,7 @@ from webkiln.memory.size import evaluate
 from webkiln.output import ensure_replaceable
 from webkiln.reference import reference_outputs
 from webkiln.schedule.program import Scheduler, schedule_program, scheduler
-from webkiln.targets.toolchain import Variant, compile_variants
+from webkiln.targets.toolchain import PLANES_VARIANTS, VARIANTS, Variant, compile_variants
 from webkiln.tasks import page
 
 __all__ = ["TARGETS", "build", "compile_model"]
@@ -272,7 +272,9 @@ def _wasm(
     ]
     dims = list(dict.fromkeys(d for e in entries for d in e.program.dims))
     text = c_module.module_source(kernels.sources, kernels.kernels, calls, dims)
-    modules = compile_variants(text, memory.total_bytes)
+    planes = c_module.multiplies_planes(kernels.kernels)
+    variants = PLANES_VARIANTS if planes else VARIANTS
+    modules = compile_variants(text, memory.total_bytes, variants)
     progress("compile WebAssembly", 1, 1)
     return modules
 

@@ -35,13 +35,14 @@ class StepTime:
 
 
 def choose_variant(plan: Plan) -> VariantPlan:
-    """The best variant without threads: relaxed SIMD where the bundle has it.
+    """The best variant without threads that suits this machine's engine.
 
     Raises `UnsupportedModelError` when the bundle was built without the wasm target.
     """
     variants = plan["wasm"]["variants"] if plan["wasm"] is not None else []
     for variant in variants:
-        if "threads" not in variant["features"]:
+        features = variant["features"]
+        if "threads" not in features and ("narrow-dot" not in features or _has_narrow_dot()):
             return variant
     raise UnsupportedModelError(
         "the bundle has no WebAssembly build, which is what runs here",
@@ -55,6 +56,27 @@ def _engine() -> wasmtime.Engine:
     config.wasm_simd = True
     config.wasm_relaxed_simd = True
     return wasmtime.Engine(config)
+
+
+#: Products that leave 16 bits, four a lane; as runtime/src/narrow-dot.ts has it in bytes.
+_PROBE = """
+(module (func (export "f") (result i32)
+  i32.const 127 i8x16.splat
+  i32.const 255 i8x16.splat
+  i32.const 0 i8x16.splat
+  i32x4.relaxed_dot_i8x16_i7x16_add_s
+  i32x4.extract_lane 0))
+"""
+_SATURATED = 2 * 32767
+
+
+@lru_cache(maxsize=1)
+def _has_narrow_dot() -> bool:
+    """Whether the engine's dot product of four bytes goes through sums of 16 bits."""
+    store = wasmtime.Store(_engine())
+    module = wasmtime.Module(_engine(), bytes(wasmtime.wat2wasm(_PROBE)))
+    probe: Any = wasmtime.Instance(store, module, []).exports(store)["f"]
+    return bool(probe(store) == _SATURATED)
 
 
 class WasmRunner:

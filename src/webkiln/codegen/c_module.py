@@ -17,7 +17,7 @@ from webkiln.ir.simplify import simplify
 from webkiln.lower.layout import PANEL
 from webkiln.schedule.kernel import expressions, statements
 
-__all__ = ["StepCall", "module_source"]
+__all__ = ["StepCall", "module_source", "multiplies_planes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,17 @@ def _prelude(kernels: Sequence[Kernel]) -> str:
     masks_first = sorted(wide.values(), key=lambda t: (t.kind != "i", t.name, t.lanes))
     vectors = [_vector_helpers(t) for t in masks_first]
     return "\n".join([_KERNEL, *scalars, _SCALAR_HELPERS, *vectors])
+
+
+def multiplies_planes(kernels: Sequence[Kernel]) -> bool:
+    """Whether any of `kernels` multiplies numbers of 16 bits as two planes of bytes."""
+    return any(
+        isinstance(node, Op) and node.name == "dot_planes"
+        for kernel in kernels
+        for s in statements(kernel.body)
+        for e in expressions(s)
+        for node in walk(e)
+    )
 
 
 def _mask(dtype: DType) -> DType:
@@ -131,12 +142,25 @@ static inline words_128 dot4_128(words_128 a, words_128 b, words_128 total) {
 #endif
 }
 
+#ifdef WEBKILN_NARROW_DOT
+/* Each half of a lane plus the products of its two bytes: two instructions on x86, where dot4_128
+ * may be five. 4-bit numbers times bytes: 8 of these are 8 · 2 · 15 · 128 at most, which fits. */
+static inline words_128 narrow_dot_128(words_128 a, words_128 b, words_128 total) {
+  shorts_128 pairs =
+      __builtin_wasm_relaxed_dot_i8x16_i7x16_s_i16x8((bytes_128)a, (bytes_128)b);
+  return (words_128)((shorts_128)total + pairs);
+}
+#endif
+
 /* Numbers of 16 bits as two planes of bytes, 256 high + low, times 7-bit ones, four a lane: `high`
  * and `low` are the planes' sums. Without relaxed SIMD the bytes become halves of lanes again, and
- * `low` has all. */
+ * `low` has all. Sums of a block of 32 numbers, which join_planes ends. */
 static inline void dot_planes_128(words_128 a, words_128 b, words_128 small, words_128 *high,
                                   words_128 *low) {
-#ifdef __wasm_relaxed_simd__
+#ifdef WEBKILN_NARROW_DOT
+  *high = narrow_dot_128(a, small, *high);
+  *low = narrow_dot_128(b, small, *low);
+#elif defined __wasm_relaxed_simd__
   *high = dot4_128(a, small, *high);
   *low = dot4_128(b, small, *low);
 #else
@@ -226,6 +250,14 @@ static inline {kind} dot_planes_{kind}({half} a, {half} b, {half} small, {kind} 
   return total;
 }}
 static inline {half} join_planes_{half}({kind} total) {{
+#ifdef WEBKILN_NARROW_DOT
+  const shorts_128 ones = {{1, 1, 1, 1, 1, 1, 1, 1}};
+  shorts_128 halves[4];
+  words_128 sums[4];
+  __builtin_memcpy(halves, &total, 64);
+  for (int i = 0; i < 4; i++) sums[i] = __builtin_wasm_dot_s_i32x4_i16x8(halves[i], ones);
+  __builtin_memcpy(&total, sums, 64);
+#endif
   {half} high = __builtin_shufflevector(total, total, 0, 1, 2, 3, 4, 5, 6, 7);
   {half} low = __builtin_shufflevector(total, total, 8, 9, 10, 11, 12, 13, 14, 15);
   return (high << 8) + low;

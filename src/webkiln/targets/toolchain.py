@@ -24,6 +24,7 @@ from webkiln.targets.wasm_module import read_module
 
 __all__ = [
     "PAGE",
+    "PLANES_VARIANTS",
     "STATIC_END",
     "VARIANTS",
     "Variant",
@@ -41,7 +42,9 @@ _TIMEOUT = 900  # seconds; a module takes a few, so this only ends a compiler th
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One build of the module, for engines that have `features` (names of wasm-feature-detect)."""
+    """One build of the module, for engines that have `features`: names of wasm-feature-detect, and
+    `narrow-dot` for engines whose dot product of four bytes goes through sums of 16 bits.
+    """
 
     name: str
     features: tuple[str, ...]
@@ -61,6 +64,11 @@ class Variant:
         """Whether it may use relaxed SIMD: fused multiply-add, dot products of bytes."""
         return "relaxed-simd" in self.features
 
+    @property
+    def narrow(self) -> bool:
+        """Whether products of bytes are added up in 16 bits as far as they fit."""
+        return "narrow-dot" in self.features
+
 
 #: best first: the loader takes the first whose features the engine has.
 VARIANTS = (
@@ -68,6 +76,15 @@ VARIANTS = (
     Variant("simd-threads", ("simd", "threads")),
     Variant("simd-relaxed", ("simd", "relaxed-simd")),
     Variant("simd", ("simd",)),
+)
+
+#: the same for modules that multiply planes of bytes, which engines may do in two ways
+#: (docs/decisions/010)
+PLANES_VARIANTS = (
+    Variant("simd-relaxed-narrow-threads", ("simd", "relaxed-simd", "narrow-dot", "threads")),
+    *VARIANTS[:2],
+    Variant("simd-relaxed-narrow", ("simd", "relaxed-simd", "narrow-dot")),
+    *VARIANTS[2:],
 )
 
 _COMPILE = (
@@ -139,6 +156,8 @@ def _flags(variant: Variant, memory: int) -> list[str]:
         cpu += "+relaxed_simd"
         # a·b + c may be one instruction, and is on every engine that has it (relaxed_madd)
         flags += ["-DWEBKILN_RELAXED_SIMD", "-ffp-contract=fast"]
+    if variant.narrow:
+        flags.append("-DWEBKILN_NARROW_DOT")
     if variant.threads:
         cpu += "+atomics"
         flags.append("-DWEBKILN_THREADS")

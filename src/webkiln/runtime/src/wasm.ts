@@ -4,6 +4,7 @@ import { reason, type Engine, type State, type WeightSource } from "./engine.js"
 import { toPlain, WebkilnError } from "./errors.js";
 import { storedBytes } from "./feeds.js";
 import { get, versioned } from "./http.js";
+import { hasNarrowDot } from "./narrow-dot.js";
 import type { Plan, Variant, WasmTarget } from "./plan.js";
 import type { Helpers, RunInputs } from "./protocol.js";
 
@@ -56,6 +57,7 @@ export interface WasmEngine extends Engine {
 const FEATURES: Readonly<Record<string, () => Promise<boolean>>> = {
   simd,
   "relaxed-simd": relaxedSimd,
+  "narrow-dot": async () => (await relaxedSimd()) && hasNarrowDot(),
   threads: async () =>
     typeof SharedArrayBuffer === "function" &&
     globalThis.crossOriginIsolated &&
