@@ -470,6 +470,20 @@ def test_float16_is_for_adapters_that_have_it(page: Page, site: Site) -> None:
     assert not site.requests("kernels.f16.wgsl")
 
 
+def test_a_shader_that_the_browser_refuses_gives_way_to_the_next(
+    page: Page, bundle: tuple[Path, dict[str, Any]], site: Site
+) -> None:
+    plan = copy.deepcopy(bundle[1])
+    plan["webgpu"]["variants"][0]["features"] = []  # or SwiftShader would not be given it
+    site.faults["plan.json"] = lambda handler, _: handler.send(200, json.dumps(plan).encode())
+    site.faults["kernels.f16.wgsl"] = lambda handler, _: handler.send(200, b"fn scale( {")
+    result = run(page, LOAD_AND_RUN, device="webgpu", threads=1)
+    check_run(result)
+    assert result["device"]["type"] == "webgpu"
+    assert site.requests("kernels.f16.wgsl")
+    assert "f16" not in result["device"]["description"]
+
+
 COMPARED = """
   const model = await load("./model/", { device: "auto" });
   const ended = new Promise((done) => {

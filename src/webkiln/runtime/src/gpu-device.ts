@@ -38,12 +38,12 @@ function lacking(target: WebGPUTarget, variant: Shader, adapter: GPUAdapter): st
 }
 
 /**
- * The best variant that the adapter can run.
+ * The variants that the adapter can run, best first; at least one.
  * @throws WebkilnError "webgpu-limits", naming what it lacks for the last, which needs least.
  */
-export function chooseShader(target: WebGPUTarget, adapter: GPUAdapter): Shader {
-  const found = target.variants.find((variant) => !lacking(target, variant, adapter).length);
-  if (found) return found;
+export function usableShaders(target: WebGPUTarget, adapter: GPUAdapter): readonly Shader[] {
+  const found = target.variants.filter((variant) => !lacking(target, variant, adapter).length);
+  if (found.length) return found;
   throw new WebkilnError(
     "webgpu-limits",
     `This GPU lacks what the model needs: ${lacking(target, target.variants.at(-1)!, adapter).join(", ")}.`,
@@ -52,21 +52,23 @@ export function chooseShader(target: WebGPUTarget, adapter: GPUAdapter): Shader 
 }
 
 /**
- * A device with the features and limits that the variant needs.
+ * A device with the features and limits that any of the variants needs.
  * @throws WebkilnError "no-webgpu".
  */
 export async function openDevice(
   target: WebGPUTarget,
-  variant: Shader,
+  variants: readonly Shader[],
   adapter: GPUAdapter,
 ): Promise<GPUDevice> {
-  const features = [...variant.features, "timestamp-query"].filter((name) =>
-    adapter.features.has(name),
-  );
+  const needed = new Set(variants.flatMap(({ features }) => features));
+  const features = [...needed, "timestamp-query"].filter((name) => adapter.features.has(name));
+  const limits = { ...target.limits };
+  for (const [name, least] of variants.flatMap((variant) => Object.entries(variant.limits)))
+    limits[name] = Math.max(least, limits[name] ?? 0);
   try {
     return await adapter.requestDevice({
       requiredFeatures: features as GPUFeatureName[],
-      requiredLimits: { ...target.limits, ...variant.limits },
+      requiredLimits: limits,
     });
   } catch (cause) {
     throw new WebkilnError(

@@ -46,7 +46,7 @@ export function makeLayouts(device: GPUDevice, kernels: readonly Kernel[]): GPUB
  * Compiles every kernel of a shader, all at once.
  * @throws WebkilnError "webgpu-validation", "not-found".
  */
-export async function buildPipelines(
+async function buildPipelines(
   device: GPUDevice,
   shader: Shader,
   plan: Plan,
@@ -74,6 +74,29 @@ export async function buildPipelines(
       'Use device "wasm".',
       { cause },
     );
+  }
+}
+
+/**
+ * The pipelines of the first of `shaders` that the browser takes: drivers may refuse what their
+ * features promise.
+ * @throws WebkilnError "webgpu-validation" when it refuses them all, "not-found", "network".
+ */
+export async function buildFirst(
+  device: GPUDevice,
+  [shader, ...others]: readonly Shader[],
+  plan: Plan,
+  base: URL,
+  layouts: readonly GPUBindGroupLayout[],
+  signal: AbortSignal,
+): Promise<{ shader: Shader; pipelines: GPUComputePipeline[] }> {
+  try {
+    const pipelines = await buildPipelines(device, shader!, plan, base, layouts, signal);
+    return { shader: shader!, pipelines };
+  } catch (error) {
+    const refused = error instanceof WebkilnError && error.code === "webgpu-validation";
+    if (!refused || !others.length) throw error;
+    return buildFirst(device, others, plan, base, layouts, signal);
   }
 }
 

@@ -3,8 +3,8 @@ import type { Engine, State, WeightSource } from "./engine.js";
 import { WebkilnError } from "./errors.js";
 import { evaluate } from "./expression.js";
 import { storedBytes } from "./feeds.js";
-import { align, checked, chooseShader, openDevice, requestAdapter, write } from "./gpu-device.js";
-import { buildPipelines, makeLayouts, pack, prepare, type Ready } from "./gpu-programs.js";
+import { align, checked, openDevice, requestAdapter, usableShaders, write } from "./gpu-device.js";
+import { buildFirst, makeLayouts, pack, prepare, type Ready } from "./gpu-programs.js";
 import type { Plan, Shader, WebGPUTarget } from "./plan.js";
 import type { RunInputs } from "./protocol.js";
 import { StepTimer } from "./timing.js";
@@ -31,20 +31,20 @@ export async function openWebGPU(
       "Build with --targets webgpu,wasm.",
     );
   const adapter = chosen ?? (await requestAdapter());
-  const shader = chooseShader(target, adapter);
-  const device = await openDevice(target, shader, adapter);
+  const shaders = usableShaders(target, adapter);
+  const device = await openDevice(target, shaders, adapter);
   const stop = new AbortController();
   try {
     const [buffers, layouts] = await checked(
       device,
       async () => [allocate(device, target), makeLayouts(device, plan.kernels)] as const,
     );
-    const building = buildPipelines(device, shader, plan, base, layouts, stop.signal);
+    const building = buildFirst(device, shaders, plan, base, layouts, stop.signal);
     const placing = weights(
       (offset, bytes) => placeWeights(device, target, buffers, offset, bytes),
       stop.signal,
     );
-    const [pipelines] = await Promise.all([building, placing]);
+    const [{ shader, pipelines }] = await Promise.all([building, placing]);
     const programs = await checked(device, async () =>
       plan.programs.map((program) => prepare(device, plan, program, buffers, layouts)),
     );

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { load } from "./load.mjs";
 
-const { chooseShader, openDevice } = await load("gpu-device");
+const { openDevice, usableShaders } = await load("gpu-device");
 
 const hash = "0".repeat(64);
 const variant = (file, features, storage) => ({
@@ -31,30 +31,38 @@ function adapterOf(features, limits = {}) {
   };
 }
 
-for (const [what, features, file] of [
-  ["with float16", ["shader-f16", "subgroups"], "kernels.f16.wgsl"],
-  ["without float16, as SwiftShader", ["subgroups"], "kernels.wgsl"],
+const names = (shaders) => shaders.map(({ file }) => file);
+
+for (const [what, features, files, needed] of [
+  [
+    "with float16",
+    ["shader-f16", "subgroups"],
+    ["kernels.f16.wgsl", "kernels.wgsl"],
+    ["shader-f16"],
+  ],
+  ["without float16, as SwiftShader", ["subgroups"], ["kernels.wgsl"], []],
 ]) {
   test(`an adapter ${what}`, async () => {
     const adapter = adapterOf(features);
-    const shader = chooseShader(target, adapter);
-    assert.equal(shader.file, file);
-    const device = await openDevice(target, shader, adapter);
-    assert.deepEqual(device.requiredFeatures, shader.features);
-    assert.deepEqual(device.requiredLimits, { ...target.limits, ...shader.limits });
+    const shaders = usableShaders(target, adapter);
+    assert.deepEqual(names(shaders), files);
+    const device = await openDevice(target, shaders, adapter);
+    assert.deepEqual(device.requiredFeatures, needed);
+    // What the variant needs that is taken when the first one is refused.
+    assert.deepEqual(device.requiredLimits, { ...target.limits, ...shaders.at(-1).limits });
   });
 }
 
 test("limits count for each variant", () => {
   const small = adapterOf(["shader-f16"], { maxComputeWorkgroupStorageSize: 8000 });
-  assert.equal(chooseShader(target, small).file, "kernels.f16.wgsl");
+  assert.deepEqual(names(usableShaders(target, small)), ["kernels.f16.wgsl"]);
   const other = { ...target, variants: [...target.variants].reverse() };
-  assert.equal(chooseShader(other, small).file, "kernels.f16.wgsl");
+  assert.deepEqual(names(usableShaders(other, small)), ["kernels.f16.wgsl"]);
 });
 
 test("what is lacking is said of the variant that needs least", () => {
   const none = adapterOf([], { maxBufferSize: 99, maxComputeWorkgroupStorageSize: undefined });
-  assert.throws(() => chooseShader(target, none), (error) => {
+  assert.throws(() => usableShaders(target, none), (error) => {
     assert.equal(error.code, "webgpu-limits");
     assert.match(error.message, /maxBufferSize 100 \(it has 99\)/);
     assert.match(error.message, /StorageSize 16000 \(it has no such limit\)/);
