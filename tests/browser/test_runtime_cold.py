@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 import time
 from collections import Counter
@@ -13,7 +15,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import webkiln
-from tests.browser.site import Site, broken_off, corrupt, missing, once
+from tests.browser.site import Site, broken_off, corrupt, missing, once, slow
 from tests.browser.tiny_bundle import write_tiny_bundle
 from webkiln.browser import find_chromium
 from webkiln.tasks.page import render
@@ -132,24 +134,49 @@ def test_a_missing_worker_is_reported(open_page: Any, site: Site) -> None:
     expect(page.locator("#error-message")).to_contain_text("inference worker failed")
 
 
+# The worker asks for a file named after each step that runs, and the n that it runs with.
+TELLING = b"""
+  const { Instance } = WebAssembly;
+  WebAssembly.Instance = function (module, imports) {
+    const { exports } = new Instance(module, imports);
+    const step = (program, step) => {
+      const [n] = new Int32Array(imports.env.memory.buffer, 64, 1);
+      fetch(`./warm-${step}-${n}`);
+      exports.step(program, step);
+    };
+    return { exports: { ...exports, step } };
+  };
+"""
+
+
 def test_every_step_runs_once_while_weights_are_awaited(
     open_page: Any, site: Site, bundle: tuple[Path, dict[str, Any]]
 ) -> None:
-    telling = b"""
-      const { Instance } = WebAssembly;
-      WebAssembly.Instance = function (...args) {
-        const { exports } = new Instance(...args);
-        const step = (program, step) => (fetch(`./warm-${step}`), exports.step(program, step));
-        return { exports: { ...exports, step } };
-      };
-    """
-    site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, telling + data)
+    site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, TELLING + data)
 
     def held(handler: Any, data: bytes) -> None:
-        while not all(site.requests(f"/warm-{step}") for step in range(3)):
+        while not all(site.requests(f"/warm-{step}-16") for step in range(3)):
             time.sleep(0.01)  # ends with the test's time if nothing runs before the weights
         handler.send_file(data)
 
     for shard in bundle[1]["weights"]["shards"]:
         site.faults[shard["file"]] = held
     first_result(open_page(site.url + "index.html"))
+
+
+def test_steps_become_warm_within_the_bounds_of_dimensions(
+    open_page: Any, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    plan = copy.deepcopy(bundle[1])
+    plan["dims"][0]["min"] = 20
+    plan["golden"] = []
+    site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, TELLING + data)
+    site.faults["plan.json"] = lambda handler, _: handler.send(200, json.dumps(plan).encode())
+    for shard in plan["weights"]["shards"]:
+        site.faults[shard["file"]] = slow
+    page = open_page(site.url + "index.html")
+    for _ in range(100):
+        if site.requests("/warm-2-20"):
+            break
+        page.wait_for_timeout(100)
+    assert [site.requests(f"/warm-{step}-20") for step in range(3)] == [[None]] * 3

@@ -178,7 +178,7 @@ async function openVariant(
  */
 async function warmUp(
   plan: Plan,
-  { memory: { dims } }: WasmTarget,
+  target: WasmTarget,
   exports: Exports,
   memory: WebAssembly.Memory,
   ready: Promise<unknown>,
@@ -187,8 +187,8 @@ async function warmUp(
   let waiting = true;
   const over = (): void => void (waiting = false);
   ready.then(over, over);
-  const values = plan.dims.map(({ max }) => Math.min(max, WARM_UP_EXTENT));
-  new Int32Array(memory.buffer, dims, values.length).set(values);
+  const extents = plan.dims.map(({ min, max }) => Math.max(min, Math.min(max, WARM_UP_EXTENT)));
+  setDims(memory, target, extents);
   for (const [program, { steps }] of plan.programs.entries()) {
     for (let step = 0; step < steps.wasm.length; step++) {
       await nextTask(); // bytes that arrived go first
@@ -196,6 +196,11 @@ async function warmUp(
       exports.step(program, step);
     }
   }
+}
+
+/** Writes the symbolic dimensions of a run, in the plan's order. */
+function setDims({ buffer }: WebAssembly.Memory, target: WasmTarget, extents: number[]): void {
+  new Int32Array(buffer, target.memory.dims, extents.length).set(extents);
 }
 
 /** Resolves in a task of its own, without the delay that timers have. */
@@ -377,8 +382,8 @@ class WasmModel implements WasmEngine {
 
   private write({ program, dims, inputs }: RunInputs): void {
     const { buffer } = this.memory;
-    const values = this.plan.dims.map(({ name }) => dims[name]!);
-    new Int32Array(buffer, this.target.memory.dims, values.length).set(values);
+    const extents = this.plan.dims.map(({ name }) => dims[name]!);
+    setDims(this.memory, this.target, extents);
     this.plan.programs[program]!.inputs.forEach((port, i) => {
       new Uint8Array(buffer, this.plan.buffers[port.buffer]!.wasm!).set(inputs[i]!);
     });
