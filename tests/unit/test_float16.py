@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +19,9 @@ from tests.graphs import interpret, lower, physical, random_inputs, scheduled
 from tests.ops.cases_quantised import product
 from tests.ops.harness import Case, build
 from tests.quantised_graphs import decoder_layer
+from tests.unit import tiny_gguf
+from webkiln import compile as compiler
+from webkiln import frontends
 from webkiln.codegen.unique import unique
 from webkiln.codegen.wgsl import kernel_source
 from webkiln.interpret.compute import value_of
@@ -185,16 +189,14 @@ def entries(text: str) -> list[str]:
 @pytest.mark.webgpu
 def test_a_language_model(tmp_path: Path) -> None:
     """Both of a bundle's shaders on one plan: a prompt, then a token."""
-    pytest.importorskip("gguf")
-    from tests.unit import tiny_gguf
-    from webkiln import frontends
-    from webkiln.compile import compile_model
 
     tiny = tiny_gguf.Tiny(
         "llama", permuted=True, kind="Q4_1", head_kind="Q8_0", width=128, inner=192
     )
     path = tiny_gguf.write(tmp_path / "tiny.gguf", tiny, tiny_gguf.weights(tiny))
-    bundle = compile_model(frontends.load(path), targets=["webgpu"], bounds={"sequence": 32})
+    bundle = compiler.compile_model(
+        frontends.load(path), targets=["webgpu"], bounds={"sequence": 32}
+    )
     plan = json.loads(bundle.files["model/plan.json"])
     variants = plan["webgpu"]["variants"]
     assert [v["features"] for v in variants] == [["shader-f16"], []]
@@ -235,3 +237,17 @@ def given(port: dict) -> NDArray[np.generic]:
     if port["name"] == "input_ids":
         value[...] = 17 + np.arange(shape[-1])
     return value
+
+
+def test_samples_allow_for_float16_only_where_it_may_compute_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "_bundle", lambda *parts: parts[7])
+    monkeypatch.setattr(compiler, "compile_variants", lambda *_: {})
+    tiny = tiny_gguf.Tiny("llama", kind="Q4_0")
+    source = frontends.load(tiny_gguf.write(tmp_path / "tiny.gguf", tiny, tiny_gguf.weights(tiny)))
+    samples: dict[str, Any] = {
+        target: compiler.compile_model(source, targets=(target,)) for target in ("wasm", "webgpu")
+    }
+    (plain,), (half,) = samples["wasm"], samples["webgpu"]
+    assert half.atol == pytest.approx(2.5 * plain.atol)
