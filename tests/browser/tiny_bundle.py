@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 import webkiln
+from webkiln.bundle.weights import piece_hashes
 
 MAX_N = 4096
 WEIGHTS = 3 * 16384
 STACKS = {"offset": 65536, "bytes": 16384}
+PIECE_BYTES = 24000  # three a shard, the last one shorter
 WEIGHTS_AT = 196608
 X, T, Y, IDS, Z = (393216 + i * 4 * MAX_N for i in range(5))
 MEMORY = 524288
@@ -93,7 +95,11 @@ def write_tiny_bundle(folder: Path, *, slowness: int = 0) -> dict[str, Any]:
     model = folder / "model"
     model.mkdir(parents=True)
     plan = _plan()
-    plan["weights"] = {"bytes": 4 * WEIGHTS, "shards": _write_shards(model)}
+    plan["weights"] = {
+        "bytes": 4 * WEIGHTS,
+        "pieceBytes": PIECE_BYTES,
+        "shards": _write_shards(model),
+    }
     plan["wasm"]["variants"] = [
         _compile(model, features, slowness)
         for features in (
@@ -125,7 +131,8 @@ def _write_shards(model: Path) -> list[dict[str, Any]]:
     for offset in range(0, w.nbytes, 65536):
         data = w.tobytes()[offset : offset + 65536]
         name = f"{hashlib.sha256(data).hexdigest()}.bin"
-        shards.append({**_write(model, name, data), "offset": offset})
+        pieces = piece_hashes(data, PIECE_BYTES)
+        shards.append({**_write(model, name, data), "offset": offset, "pieces": pieces})
     return shards
 
 

@@ -16,7 +16,7 @@ from webkiln.bundle import (
     Shader,
     assemble,
 )
-from webkiln.bundle.weights import write_shards
+from webkiln.bundle.weights import PIECE_BYTES, piece_hashes, write_shards
 from webkiln.errors import (
     InputError,
     InvalidModelError,
@@ -377,6 +377,11 @@ def test_edges_must_be_row_major(cache):
         assemble([record], [], memory, name="m", task={"name": "generic"}, wasm=None, shaders=[])
 
 
+def test_pieces_are_hashed_one_by_one_and_the_last_may_be_short():
+    hashes = [hashlib.sha256(data).hexdigest() for data in (b"abcd", b"efgh", b"ij")]
+    assert piece_hashes(b"abcdefghij", 4) == hashes
+
+
 def test_shards_tile_the_weights_and_are_named_by_their_hash():
     c = Buffer("c", F32, (100,), "constant")
     d = Buffer("d", F32, (30,), "constant")
@@ -389,6 +394,8 @@ def test_shards_tile_the_weights_and_are_named_by_their_hash():
         data = files[shard["file"]]
         assert hashlib.sha256(data).hexdigest() == shard["sha256"]
         assert shard["file"] == shard["sha256"] + ".bin"
+        assert shard["pieces"] == [shard["sha256"]]  # the whole of it, being small
+    assert plan["pieceBytes"] == PIECE_BYTES
     joined = b"".join(files[s["file"]] for s in plan["shards"])
     assert np.frombuffer(joined[:400], np.float32).tolist() == list(range(100))
     assert np.frombuffer(joined[512:], np.float32).tolist() == [1.0] * 30

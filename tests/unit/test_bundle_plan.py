@@ -114,9 +114,9 @@ PLAN = {
         {"name": "y", "dtype": "float32", "bytes": 64, "role": "output", "wasm": 65600,
          "webgpu": {"slot": 2, "offset": 0}},
     ],
-    "weights": {"bytes": 8, "shards": [
-        {"file": f"{SHA}.bin", "sha256": SHA, "bytes": 4, "offset": 0},
-        {"file": f"{SHA}.bin", "sha256": SHA, "bytes": 4, "offset": 4}]},
+    "weights": {"bytes": 8, "pieceBytes": 4, "shards": [
+        {"file": f"{SHA}.bin", "sha256": SHA, "bytes": 4, "offset": 0, "pieces": [SHA]},
+        {"file": f"{SHA}.bin", "sha256": SHA, "bytes": 4, "offset": 4, "pieces": [SHA]}]},
     "wasm": {
         "variants": [{"file": "simd.wasm", "sha256": SHA, "bytes": 1, "features": ["simd"]}],
         "memory": {"bytes": 131072, "dims": 64, "weights": 1024,
@@ -176,6 +176,8 @@ def without(plan, key):
         (lambda p: p["buffers"][1]["webgpu"].update(offset=4), r"buffers\[1\]\.webgpu"),
         (lambda p: p["weights"]["shards"][0].update(file="../x"), r"shards\[0\]\.file: "),
         (lambda p: p["weights"]["shards"][1].update(offset=8), r"shards\[1\]\.offset: is 8"),
+        (lambda p: p["weights"].update(pieceBytes=2), r"weights\.pieceBytes: "),
+        (lambda p: p["weights"]["shards"][0].update(pieces=[]), r"shards\[0\]\.pieces: are 0, not 1"),
         (lambda p: p["weights"].update(bytes=12), r"weights\.bytes: is 12, the shards have 8"),
         (lambda p: p["webgpu"].update(variants=[]), r"webgpu\.variants: "),
         (lambda p: without(p["webgpu"]["variants"][0], "limits"), r"variants\[0\]: 'limits'"),

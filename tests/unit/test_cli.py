@@ -159,7 +159,7 @@ def write_plan(folder: Path) -> None:
         "kernels": [],
         "buffers": [buffer | {"name": "x", "role": "input", "wasm": 65536},
                     buffer | {"name": "y", "role": "output", "wasm": 65552}],
-        "weights": {"bytes": 0, "shards": []}, "webgpu": None,
+        "weights": {"bytes": 0, "pieceBytes": 4, "shards": []}, "webgpu": None,
         "wasm": {"variants": [variant], "maxThreads": 1,
                  "memory": {"bytes": 131072, "dims": 64, "weights": 131072,
                             "stacks": {"offset": 65536, "bytes": 65536}}},

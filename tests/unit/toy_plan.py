@@ -54,7 +54,7 @@ def plan() -> dict[str, Any]:
             buffer("b", "temporary", 67584), buffer("unused", "temporary", 68608),
             buffer("y", "output", 65536), buffer("w", "constant", 131072, 4096),
         ],
-        "weights": {"bytes": 0, "shards": []},
+        "weights": {"bytes": 0, "pieceBytes": 4, "shards": []},
         "wasm": {"variants": [asset("simd.wasm") | {"features": ["simd"]}], "maxThreads": 8,
                  "memory": {"bytes": 196608, "dims": 64, "weights": 131072,
                             "stacks": {"offset": 65536, "bytes": 65536}}},

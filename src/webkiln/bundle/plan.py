@@ -127,15 +127,18 @@ class AssetPlan(TypedDict):
 
 
 class ShardPlan(AssetPlan):
-    """A piece of the weight space, from byte `offset`."""
+    """A part of the weight space, from byte `offset`, and the SHA-256 of each of its pieces."""
 
     offset: int
+    pieces: list[str]
 
 
 class WeightsPlan(TypedDict):
-    """The weight space and the files that fill it."""
+    """The weight space and the files that fill it; pieces of shards have `pieceBytes`, or less at
+    a shard's end."""
 
     bytes: int
+    pieceBytes: int
     shards: list[ShardPlan]
 
 
@@ -274,6 +277,9 @@ def _inconsistencies(plan: Plan) -> Iterator[str]:
         if shard["offset"] != end:
             yield f"weights.shards[{k}].offset: is {shard['offset']}, the one before ends at {end}"
         end += shard["bytes"]
+        pieces = -(-shard["bytes"] // plan["weights"]["pieceBytes"])
+        if len(shard["pieces"]) != pieces:
+            yield f"weights.shards[{k}].pieces: are {len(shard['pieces'])}, not {pieces}"
     if end != plan["weights"]["bytes"]:
         yield f"weights.bytes: is {plan['weights']['bytes']}, the shards have {end}"
     for k, buffer in enumerate(plan["buffers"]):

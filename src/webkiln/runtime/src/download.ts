@@ -22,6 +22,8 @@ export interface Around {
 const PATIENCE = [300, 1000, 3000];
 /** A slow download is saved this often, in ms: what a closed tab or a lost connection costs. */
 const SAVE_EVERY = 1000;
+/** Read at once. */
+const CHUNK_BYTES = 256 << 10;
 
 /**
  * Brings the rest of `part`; `early` is a response that is under way. False when the file has
@@ -59,20 +61,16 @@ export async function download(
 
 async function receive(response: Response, part: Part, around: Around): Promise<boolean> {
   const { bytes } = part;
-  const reader = response.body!.getReader();
   const save = (): void => void (part.have > part.saved && around.save());
   const saving = setInterval(save, SAVE_EVERY);
   try {
-    for (let next = await reader.read(); !next.done; next = await reader.read()) {
+    for await (const chunk of chunks(response.body!)) {
       throwIfAborted(around.signal); // which ends a fetch by itself, but not what the page began
-      if (part.have + next.value.length > bytes.length) {
-        void reader.cancel().catch(() => undefined);
-        return false;
-      }
-      bytes.set(next.value, part.have);
-      part.have += next.value.length;
+      if (part.have + chunk.length > bytes.length) return false;
+      bytes.set(chunk, part.have);
+      part.have += chunk.length;
       part.etag ??= strongTag(response);
-      around.onBytes(next.value.length);
+      around.onBytes(chunk.length);
     }
   } finally {
     clearInterval(saving);
@@ -81,6 +79,35 @@ async function receive(response: Response, part: Part, around: Around): Promise<
   // It came to its proper end: the file itself is too short.
   if (response.headers.has("content-length")) return false;
   throw new Error(`it ended after ${part.have} of ${bytes.length} bytes`);
+}
+
+/** What arrives, each chunk valid until the next: in memory used again, where the stream can. */
+async function* chunks(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  const [reader, next] = reading(body);
+  try {
+    for (let { done, value } = await next(); !done; { done, value } = await next()) yield value!;
+  } finally {
+    void reader.cancel().catch(() => undefined); // where it had not ended
+  }
+}
+
+type Reading = [{ cancel(): Promise<void> }, () => Promise<ReadableStreamReadResult<Uint8Array>>];
+
+function reading(body: ReadableStream<Uint8Array>): Reading {
+  let reader: ReadableStreamBYOBReader;
+  try {
+    reader = body.getReader({ mode: "byob" });
+  } catch {
+    const plain = body.getReader(); // of what the page began to download, or in an older browser
+    return [plain, () => plain.read()];
+  }
+  let memory = new Uint8Array(CHUNK_BYTES);
+  const next = async (): Promise<ReadableStreamReadResult<Uint8Array>> => {
+    const read = await reader.read(memory);
+    if (read.value) memory = new Uint8Array(read.value.buffer);
+    return read as ReadableStreamReadResult<Uint8Array>;
+  };
+  return [reader, next];
 }
 
 async function request(

@@ -1,6 +1,6 @@
 import type { Device } from "./model.js";
 import type { RunInputs } from "./protocol.js";
-import type { WeightSink } from "./shards.js";
+import type { WeightSink } from "./pieces.js";
 
 /** A model in memory on one device. Calls never overlap: the worker queues them. */
 export interface Engine {

@@ -88,6 +88,8 @@ export interface Shard {
   readonly sha256: string;
   readonly offset: number;
   readonly bytes: number;
+  /** The SHA-256 of every `pieceBytes` bytes; the last piece may be shorter. */
+  readonly pieces: readonly string[];
 }
 
 export interface Variant {
@@ -146,7 +148,11 @@ export interface Plan {
   readonly programs: readonly PlanProgram[];
   readonly kernels: readonly Kernel[];
   readonly buffers: readonly PlanBuffer[];
-  readonly weights: { readonly bytes: number; readonly shards: readonly Shard[] };
+  readonly weights: {
+    readonly bytes: number;
+    readonly pieceBytes: number;
+    readonly shards: readonly Shard[];
+  };
   readonly wasm: WasmTarget | null;
   readonly webgpu: WebGPUTarget | null;
   readonly golden: readonly Golden[];
@@ -183,7 +189,8 @@ const buffer = object<PlanBuffer>({
 
 const weights = object<Plan["weights"]>({
   bytes: integer(),
-  shards: array(object<Shard>({ ...asset, offset: integer(0, 4) })),
+  pieceBytes: integer(4, 4),
+  shards: array(object<Shard>({ ...asset, offset: integer(0, 4), pieces: array(sha256) })),
 });
 
 const wasm = object<WasmTarget>({
@@ -345,13 +352,16 @@ function checkSteps(plan: Plan, program: PlanProgram, path: string): void {
   });
 }
 
-/** Shards must tile the weight space, in order. */
-function checkWeights({ weights: { bytes, shards } }: Plan): void {
+/** Shards must tile the weight space, in order, and pieces their shards. */
+function checkWeights({ weights: { bytes, pieceBytes, shards } }: Plan): void {
   let end = 0;
   shards.forEach((shard, i) => {
     if (shard.offset !== end)
       invalid(`weights.shards[${i}].offset`, `should be ${end}, but is ${shard.offset}`);
     end += shard.bytes;
+    const pieces = Math.ceil(shard.bytes / pieceBytes);
+    if (shard.pieces.length !== pieces)
+      invalid(`weights.shards[${i}].pieces`, `should be ${pieces}, but are ${shard.pieces.length}`);
   });
   if (end !== bytes) invalid("weights.bytes", `is ${bytes}, but the shards have ${end}`);
 }

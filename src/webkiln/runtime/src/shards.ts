@@ -1,9 +1,8 @@
 /**
- * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory whole,
- * from the device where an earlier visit left it, else from the network; verified, by SHA-256 or as
- * unchanged since that; and only then handed to its place, so nothing unverified ever reaches the
- * model. A few are under way at once:
- * one is verified and placed while the next arrives, and memory stays bounded.
+ * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory, from the
+ * device where an earlier visit left it, else from the network; verified, piece by piece by SHA-256
+ * or whole as unchanged since that; and only then handed to its place, so nothing unverified ever
+ * reaches the model. A few are under way at once, so that memory stays bounded.
  */
 import { download } from "./download.js";
 import { takeEarly } from "./early.js";
@@ -11,11 +10,8 @@ import { WebkilnError } from "./errors.js";
 import { throwIfAborted } from "./http.js";
 import { emptyPart, KeptShards, type Part } from "./kept.js";
 import type { WeightStorage } from "./model.js";
+import { Pieces, type WeightSink } from "./pieces.js";
 import type { Plan } from "./plan.js";
-import { sha256 } from "./sha256.js";
-
-/** Where weights go; `offset` is in the weight space, a multiple of 4. */
-export type WeightSink = (offset: number, bytes: Uint8Array<ArrayBuffer>) => void;
 
 /** Who hears of the weights on their way. */
 export interface Listener {
@@ -55,8 +51,9 @@ export async function streamWeights(
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
       const part = emptyPart(shard, spare);
-      await loadShard(part, base, kept, listener, stop.signal);
-      sink(shard.offset, part.bytes);
+      const pieces = new Pieces(part, weights.pieceBytes, sink);
+      await loadShard(part, pieces, base, kept, listener, stop.signal);
+      if (part.sealed) sink(shard.offset, part.bytes);
       const keep = (): void => void kept.saveWhole(part);
       spare = part.sealed ? part.bytes.buffer : undefined;
       if (part.sealed) kept.has(shard);
@@ -74,29 +71,34 @@ export async function streamWeights(
   setTimeout(() => void kept.forgetOthers().catch(() => undefined), LATER);
 }
 
-/** Fills `part` with verified bytes. */
+/** Fills `part` with verified bytes, and places them unless they were sealed. */
 async function loadShard(
   part: Part,
+  pieces: Pieces,
   base: URL,
   kept: KeptShards,
   { onBytes }: Listener,
   signal: AbortSignal,
 ): Promise<void> {
-  const { shard, bytes } = part;
+  const { shard } = part;
   let early = takeEarly(shard.file);
   if (!early) await kept.restore(part);
   onBytes(part.have);
   if (part.sealed) return;
-  const complete = (): boolean => part.have === bytes.length;
-  const right = async (): Promise<boolean> => (await sha256(bytes)) === shard.sha256;
-  if (complete() && (await right())) return;
+  const grown = (count: number): void => {
+    onBytes(count);
+    pieces.grown();
+  };
   const restart = async (): Promise<void> => {
     onBytes(-part.have);
     await kept.forget(part);
     part.have = 0;
     part.etag = undefined;
+    pieces.restart();
   };
-  if (complete()) await restart();
+  pieces.grown();
+  if (await pieces.right()) return;
+  if (part.have === part.bytes.length) await restart();
   const save = (): Promise<void> => kept.saveBeginning(part);
   const url = new URL(shard.file, base);
   // The browser's own cache need not keep what the device does, and takes its time to.
@@ -105,8 +107,8 @@ async function loadShard(
   const attempts: RequestCache[] = [first, "reload"];
   if (part.have) attempts.unshift(first);
   for (const cache of attempts) {
-    const arrived = await download(url, part, cache, { onBytes, save, restart, signal }, early);
-    if (arrived && (await right())) return;
+    const arrived = await download(url, part, cache, { onBytes: grown, save, restart, signal }, early);
+    if (arrived && (await pieces.right())) return;
     early = undefined;
     await restart();
   }

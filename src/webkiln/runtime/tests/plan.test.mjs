@@ -53,7 +53,13 @@ const make = () => ({
       webgpu: { slot: 1, offset: 256 },
     },
   ],
-  weights: { bytes: 8, shards: [{ file: `${hash}.bin`, sha256: hash, offset: 0, bytes: 8 }] },
+  weights: {
+    bytes: 8,
+    pieceBytes: 4,
+    shards: [
+      { file: `${hash}.bin`, sha256: hash, offset: 0, bytes: 8, pieces: [hash, hash] },
+    ],
+  },
   wasm: {
     variants: [{ file: "simd.wasm", sha256: hash, bytes: 1, features: ["simd"] }],
     memory: { bytes: 196608, dims: 64, weights: 196600, stacks: { offset: 65536, bytes: 65536 } },
@@ -250,6 +256,18 @@ const wrong = [
       p.weights.shards[0].offset = 4;
     },
     /weights\.shards\[0\]\.offset should be 0, but is 4/,
+  ],
+  [
+    (p) => {
+      p.weights.shards[0].pieces.pop();
+    },
+    /weights\.shards\[0\]\.pieces should be 2, but are 1/,
+  ],
+  [
+    (p) => {
+      p.weights.pieceBytes = 0;
+    },
+    /weights\.pieceBytes should be a whole number from 4/,
   ],
   [
     (p) => {
