@@ -1,7 +1,8 @@
 """Cold start: a new browser process, nothing cached, from the navigation to the first result.
 
-Both engines load on the same page, from the same server, with gzip, and take turns. What was sent
-meanwhile is the download; the network is the loopback, so size costs next to nothing in time here.
+Both engines load on the same page, while its input is on the way, from the same server, with gzip,
+and take turns. What was sent meanwhile is the download; the network is the loopback, so size costs
+next to nothing in time here.
 """
 
 from __future__ import annotations

@@ -7,12 +7,13 @@ import { ENGINES } from "./engines.js";
 const query = new URLSearchParams(location.search);
 
 async function start() {
-  const testcase = await fetchCase(query.get("case"));
+  const name = query.get("case");
+  const testcase = fetchCase(name);
   const options = { device: query.get("device"), threads: Number(query.get("threads")) };
-  const engine = await ENGINES[query.get("engine")](testcase, options);
+  const engine = await ENGINES[query.get("engine")](name, testcase, options);
   const outputs = await engine.run();
   const ms = performance.now(); // since the navigation started
-  check(query.get("engine"), testcase, outputs);
+  check(query.get("engine"), await testcase, outputs);
   return ms;
 }
 

@@ -26,7 +26,7 @@ window.compare = async ({ name, engines, device, threads, warmup, least, most, s
   const loaded = {};
   const results = {};
   for (const engine of engines) {
-    loaded[engine] = await ENGINES[engine](testcase, { device, threads });
+    loaded[engine] = await ENGINES[engine](name, testcase, { device, threads });
     const error = check(engine, testcase, await loaded[engine].run());
     results[engine] = { description: loaded[engine].description, error, ms: [] };
   }

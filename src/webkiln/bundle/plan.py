@@ -134,8 +134,7 @@ class ShardPlan(AssetPlan):
 
 
 class WeightsPlan(TypedDict):
-    """The weight space and the files that fill it; pieces of shards have `pieceBytes`, or less at
-    a shard's end."""
+    """The weight space and the files that fill it; the last piece of a shard may be shorter."""
 
     bytes: int
     pieceBytes: int

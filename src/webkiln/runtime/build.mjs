@@ -5,6 +5,7 @@
  *   webkiln.text.js                                the tokenizer: bundles whose task needs it
  *   tasks/<task>.js, tasks/*.worker.js             a bundle has those of its task
  *   app/*                                          the pages: .js, .css and .html
+ *   head.js                                        a script for the head of pages, not a file of bundles
  *   NOTICES.txt                                    licences of what is bundled
  *   manifest.json                                  the files of the core, each task, each page
  *
@@ -88,6 +89,7 @@ async function main() {
       outdir: dist,
     }),
   ];
+  await build({ ...options, format: "iife", entryPoints: { head: "src/head.ts" }, outdir: dist });
   const tasks = list("tasks").filter(isEntry);
   const pages = list("app").filter(isPage);
   for (const [folder, names] of [

@@ -69,9 +69,10 @@ def render(
     """
     page = task if task in DESCRIPTIONS else "generic"
     files = _runtime_files(page, dist_dir)
+    head = (dist_dir / "head.js").read_text("utf-8").strip()
     text = {
         "index.html": _index(
-            page, plan, list(files), title, home, description or DESCRIPTIONS[page]
+            page, plan, list(files), head, title, home, description or DESCRIPTIONS[page]
         ),
         "icon.svg": template("icon.svg"),
         "manifest.webmanifest": _manifest(title, description or DESCRIPTIONS[page]),
@@ -147,12 +148,12 @@ def _index(
     page: str,
     plan: Mapping[str, Any],
     files: Sequence[str],
+    head: str,
     title: str,
     home: str,
     description: str,
 ) -> str:
     style, script = minify_css(template("app.css") + _part(page, "css")), template("start.js")
-    early = fill(template("early.js"), {"shards": inline_script(_first_shards(plan))})
     main = _main(page, plan, html.escape(title), html.escape(description))
     return fill(
         template("index.html"),
@@ -161,8 +162,9 @@ def _index(
             "title": html.escape(title),
             "description": html.escape(description),
             "viewport": _WHOLE_SCREEN if "<main" in template(f"{page}.html") else "",
-            "policy": html.escape(policy([early, script], [style]), quote=False),
-            "early": early,
+            "policy": html.escape(policy([head, script], [style]), quote=False),
+            "head": head,
+            "shards": " ".join(_first_shards(plan)),
             "preload": _preload(files),
             "style": style,
             "script": script,

@@ -1,4 +1,4 @@
-/** Shards that the page began to download before the plan was known; see early.js. */
+/** Shards that the page downloads for the worker; see bring.ts. */
 import type { EarlyPart } from "./protocol.js";
 
 interface Arriving {

@@ -17,6 +17,8 @@ export interface Part {
   /** How many of the first bytes are in memory, and how many of these in the file. */
   have: number;
   saved: number;
+  /** A beginning was, or is to be, written from this memory. */
+  begun: boolean;
   /** The file is whole and has not changed since it was verified. */
   sealed: boolean;
   /** The version that the bytes are of, where the server names one. */
@@ -28,7 +30,7 @@ export function emptyPart(shard: Shard, memory?: ArrayBuffer): Part {
   const size = shard.bytes + CHECKSUM_BYTES;
   const buffer = memory && memory.byteLength >= size ? memory : new ArrayBuffer(size);
   const bytes = new Uint8Array(buffer, 0, shard.bytes);
-  return { shard, bytes, have: 0, saved: 0, sealed: false, etag: undefined };
+  return { shard, bytes, have: 0, saved: 0, begun: false, sealed: false, etag: undefined };
 }
 
 /** The shard as its file has it, checksum included. */
@@ -97,6 +99,7 @@ export class KeptShards {
   /** Keeps a beginning, so that a later visit can go on from there. */
   saveBeginning(part: Part): Promise<void> {
     const { have, etag } = part;
+    part.begun = true;
     return this.queue(async (folder) => {
       const { file } = part.shard;
       if (!part.saved && etag) await write(folder, file + ETAG, new TextEncoder().encode(etag), 0);

@@ -1,3 +1,4 @@
+import { bringEarly, shardsAtOnce } from "./bring.js";
 import { WebkilnError } from "./errors.js";
 import { goldenReader } from "./golden.js";
 import { aborted, get, throwIfAborted } from "./http.js";
@@ -43,7 +44,8 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
   throwIfAborted(signal);
   const early = takeEarly(address);
   // The worker starts while the plan is on its way.
-  const link = new Link(early);
+  const link = new Link(early?.worker);
+  if (early) link.feed(() => early.stop);
   link.onProgress = options.onProgress;
   const abort = (): void => link.close(aborted());
   signal?.addEventListener("abort", abort);
@@ -57,7 +59,7 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
     }
   };
   const plan = early?.plan ?? get(address, signal, "no-cache");
-  const { model, load } = await guard(open(address, plan, options, link));
+  const { model, load } = await guard(open(address, plan, Boolean(early), options, link));
   const ready = guard(load).finally(() => {
     signal?.removeEventListener("abort", abort);
     link.onProgress = undefined;
@@ -69,6 +71,7 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
 async function open(
   address: URL,
   response: Promise<Response>,
+  early: boolean,
   options: LoadOptions,
   link: Link,
 ): Promise<{ model: RemoteModel; load: Promise<void> }> {
@@ -76,6 +79,12 @@ async function open(
   const plan = readPlan(parse(text, address));
   const hash = fingerprint(text);
   const base = new URL(".", address);
+  // Whether WebGPU can run it shows in the worker, and "auto" begins with wasm.
+  if (!early && options.device !== "webgpu") {
+    const { shards } = plan.weights;
+    const first = shards.slice(0, shardsAtOnce(shards)).map(({ file }) => file);
+    link.feed((worker) => bringEarly(worker, address.href, first));
+  }
   const model = new RemoteModel(plan, goldenReader(base, hash), link, options.onStorage);
   const load = loadOn(model, plan, base, hash, options, link);
   load.catch(() => undefined); // the worker may have failed meanwhile, and nobody waits
@@ -107,7 +116,7 @@ async function loadOn(
   }
 }
 
-/** What a page may have started in its head, before this module was here: see early.js. */
+/** What a page may have started in its head, before this module was here: see head.ts. */
 interface EarlyStart {
   readonly url: string;
   readonly worker: Worker;

@@ -6,7 +6,11 @@ import type { Part } from "./kept.js";
 import { sha256 } from "./sha256.js";
 
 /** Where weights go; `offset` is in the weight space, a multiple of 4. */
-export type WeightSink = (offset: number, bytes: Uint8Array<ArrayBuffer>) => void;
+export interface WeightSink {
+  place(offset: number, bytes: Uint8Array<ArrayBuffer>): void;
+  /** What was placed there; undefined where it can't be read back. */
+  readonly read?: (offset: number, bytes: number) => Uint8Array;
+}
 
 export class Pieces {
   private checks: Promise<boolean>[] = [];
@@ -29,7 +33,7 @@ export class Pieces {
       const check = async (): Promise<boolean> => {
         if ((await sha256(piece)) !== expected) return false;
         // After a restart the memory has other bytes by now, which this says nothing about.
-        if (checks === this.checks) this.sink(shard.offset + at, piece);
+        if (checks === this.checks) this.sink.place(shard.offset + at, piece);
         return true;
       };
       const checking = check();

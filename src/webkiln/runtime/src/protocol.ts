@@ -39,10 +39,7 @@ export interface CompareRequest {
 
 export type Request = LoadRequest | RunRequest | ProfileRequest | CompareRequest;
 
-/**
- * What arrived of a shard that the page downloads from its head, before the plan is known; see
- * early.js. It may end before it is whole.
- */
+/** What arrived of a shard that the page downloads; see bring.ts. It may end before it is whole. */
 export type EarlyPart =
   | { readonly file: string; readonly etag: string | null }
   | { readonly file: string; readonly bytes: Uint8Array<ArrayBuffer> }
@@ -50,7 +47,7 @@ export type EarlyPart =
 
 /**
  * To the worker: a request with its number, "forget request `cancel`", the files that the page
- * downloads early, or a part of one.
+ * downloads, or a part of one.
  */
 export type ToWorker =
   | (Request & { readonly id: number })

@@ -54,11 +54,14 @@ export class Link {
   /** Rejects when the worker failed or was closed. */
   readonly end = new Promise<never>((_, reject) => (this.fail = reject));
 
-  /** Takes over a worker that the page started, and feeds until `stop`; or starts one. */
-  constructor(private readonly early?: { readonly worker: Worker; readonly stop: AbortController }) {
+  /** Ends what the page downloads for it. */
+  private early: AbortController | undefined;
+
+  /** Takes over a worker that the page started, or starts one. */
+  constructor(started?: Worker) {
     try {
       this.worker =
-        early?.worker ??
+        started ??
         new Worker(new URL("./webkiln.worker.js", import.meta.url), {
           type: "module",
           name: "webkiln",
@@ -70,6 +73,11 @@ export class Link {
     this.worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.receive(data);
     this.worker.onerror = (event) =>
       this.close(workerFailed(event.message || "webkiln.worker.js could not be loaded"));
+  }
+
+  /** Downloads of the page for this worker: some under way, or what begins them. */
+  feed(begin: (worker: Worker) => AbortController): void {
+    if (!this.closed) this.early = begin(this.worker);
   }
 
   /** Sends a request. An abort rejects at once; a request that has not begun never will. */
@@ -112,7 +120,7 @@ export class Link {
   close(error: WebkilnError): void {
     this.closed ??= error;
     this.fail(this.closed);
-    this.early?.stop.abort();
+    this.early?.abort();
     this.helpers = undefined;
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(this.closed);

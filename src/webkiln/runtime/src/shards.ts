@@ -4,6 +4,7 @@
  * or whole as unchanged since that; and only then handed to its place, so nothing unverified ever
  * reaches the model. A few are under way at once, so that memory stays bounded.
  */
+import { shardsAtOnce } from "./bring.js";
 import { download } from "./download.js";
 import { takeEarly } from "./early.js";
 import { WebkilnError } from "./errors.js";
@@ -12,6 +13,7 @@ import { emptyPart, KeptShards, type Part } from "./kept.js";
 import type { WeightStorage } from "./model.js";
 import { Pieces, type WeightSink } from "./pieces.js";
 import type { Plan } from "./plan.js";
+import { sha256 } from "./sha256.js";
 
 /** Who hears of the weights on their way. */
 export interface Listener {
@@ -21,11 +23,9 @@ export interface Listener {
   onStorage(storage: WeightStorage): void;
 }
 
-/** Shards at once, fewer when that were more bytes than a phone has memory for. */
-const AT_ONCE = 4;
-const MOST_BYTES = 48 << 20;
-/** The first bytes, of a small model all, are written to the device when nobody waits. In ms. */
-const LATER = 700;
+/** In ms: what arrived is written to the device when the first answer is there, more often than not. */
+const LATER = 2000;
+/** As much may wait for that outside of the model's memory. */
 const LATER_BYTES = 32 << 20;
 
 /**
@@ -45,25 +45,37 @@ export async function streamWeights(
   const stop = new AbortController();
   const forward = (): void => stop.abort();
   signal?.addEventListener("abort", forward);
+  const { read } = sink;
+  const readBack = async ({ shard, saved }: Part): Promise<void> => {
+    const part = { ...emptyPart(shard), saved };
+    part.bytes.set(read!(shard.offset, shard.bytes));
+    // The model has had it since; what is sealed has to be right beyond doubt.
+    if ((await sha256(part.bytes)) === shard.sha256) await kept.saveWhole(part);
+  };
+  // One after another, since each takes memory for a shard.
+  let last = Promise.resolve();
   const lane = async (): Promise<void> => {
-    // Memory that was used before costs less than fresh one.
+    // Memory that was used before costs much less than fresh one.
     let spare: ArrayBuffer | undefined;
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
       const part = emptyPart(shard, spare);
       const pieces = new Pieces(part, weights.pieceBytes, sink);
       await loadShard(part, pieces, base, kept, listener, stop.signal);
-      if (part.sealed) sink(shard.offset, part.bytes);
-      const keep = (): void => void kept.saveWhole(part);
-      spare = part.sealed ? part.bytes.buffer : undefined;
-      if (part.sealed) kept.has(shard);
-      else setTimeout(keep, shard.offset < LATER_BYTES ? LATER : 0);
+      spare = part.begun ? undefined : part.bytes.buffer;
+      if (part.sealed) {
+        sink.place(shard.offset, part.bytes);
+        kept.has(shard);
+      } else if (read) {
+        setTimeout(() => (last = last.then(() => readBack(part))), LATER);
+      } else {
+        spare = undefined;
+        setTimeout(() => void kept.saveWhole(part), shard.offset < LATER_BYTES ? LATER : 0);
+      }
     }
   };
   try {
-    const fitting = Math.floor(MOST_BYTES / (queue[0]?.bytes ?? 1));
-    const lanes = Math.max(1, Math.min(AT_ONCE, fitting));
-    await Promise.all(Array.from({ length: lanes }, lane));
+    await Promise.all(Array.from({ length: shardsAtOnce(queue) }, lane));
   } finally {
     stop.abort();
     signal?.removeEventListener("abort", forward);

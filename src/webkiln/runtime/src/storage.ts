@@ -1,4 +1,5 @@
 /** What a bundle keeps on the device, for pages. */
+import { mark } from "./bring.js";
 import { folderName, openFolder } from "./folder.js";
 import { resolveAddress } from "./load.js";
 
@@ -47,7 +48,7 @@ async function count(base: URL): Promise<number> {
 
 async function clear(base: URL, plan: URL): Promise<void> {
   try {
-    localStorage.removeItem(`webkiln early ${plan.href}`); // what early.js remembers
+    localStorage.removeItem(mark(plan.href));
   } catch {
     // Forbidden, so nothing was written.
   }

@@ -146,9 +146,10 @@ async function openVariant(
   const compiling = compile(versioned(variant, base), stop.signal);
   // Threads start while weights stream, so that nothing waits for them afterwards.
   const starting = startThreads(compiling, memory, target, count);
-  const place = (offset: number, bytes: Uint8Array): void =>
-    new Uint8Array(memory.buffer).set(bytes, target.memory.weights + offset);
-  const ready = Promise.all([starting, weights(place, stop.signal)]);
+  const read = (offset: number, bytes: number): Uint8Array =>
+    new Uint8Array(memory.buffer, target.memory.weights + offset, bytes);
+  const place = (offset: number, bytes: Uint8Array): void => read(offset, bytes.length).set(bytes);
+  const ready = Promise.all([starting, weights({ place, read }, stop.signal)]);
   ready.catch(() => undefined); // heard below, where compiling may have failed first
   try {
     const { stacks } = target.memory;
@@ -402,7 +403,7 @@ class WasmModel implements WasmEngine {
       const bytes = Math.min(PORTION, total - offset);
       // Shared memory can be read by WebGPU as it is; the type of a sink is the stricter one.
       const view = new Uint8Array(this.memory.buffer, weights + offset, bytes);
-      sink(offset, view as Uint8Array<ArrayBuffer>);
+      sink.place(offset, view as Uint8Array<ArrayBuffer>);
       await new Promise((done) => setTimeout(done)); // runs that wait go first
     }
   };

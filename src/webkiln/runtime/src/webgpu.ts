@@ -40,10 +40,9 @@ export async function openWebGPU(
       async () => [allocate(device, target), makeLayouts(device, plan.kernels)] as const,
     );
     const building = buildFirst(device, shaders, plan, base, layouts, stop.signal);
-    const placing = weights(
-      (offset, bytes) => placeWeights(device, target, buffers, offset, bytes),
-      stop.signal,
-    );
+    const place = (offset: number, bytes: Uint8Array<ArrayBuffer>): void =>
+      placeWeights(device, target, buffers, offset, bytes);
+    const placing = weights({ place }, stop.signal);
     const [{ shader, pipelines }] = await Promise.all([building, placing]);
     const programs = await checked(device, async () =>
       plan.programs.map((program) => prepare(device, plan, program, buffers, layouts)),
