@@ -3,7 +3,7 @@ import { WebkilnError } from "./errors.js";
 import { goldenReader } from "./golden.js";
 import { aborted, get, throwIfAborted } from "./http.js";
 import type { DeviceOption, LoadOptions, Model } from "./model.js";
-import { readPlan, type Plan } from "./plan.js";
+import { readPlan, readShards, type Plan } from "./plan.js";
 import { Link, RemoteModel } from "./remote.js";
 import { forget, recall, remember } from "./verdicts.js";
 
@@ -43,6 +43,8 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
   const { signal } = options;
   throwIfAborted(signal);
   const early = takeEarly(address);
+  const plan = early?.plan ?? get(address, signal, "no-cache");
+  plan.catch(() => undefined); // heard below, where the worker may have failed first
   // The worker starts while the plan is on its way.
   const link = new Link(early?.worker);
   if (early) link.feed(() => early.stop);
@@ -58,7 +60,6 @@ export async function begin(url: string | URL, options: LoadOptions): Promise<Be
       throw signal?.aborted ? aborted() : error;
     }
   };
-  const plan = early?.plan ?? get(address, signal, "no-cache");
   const { model, load } = await guard(open(address, plan, Boolean(early), options, link));
   const ready = guard(load).finally(() => {
     signal?.removeEventListener("abort", abort);
@@ -76,15 +77,16 @@ async function open(
   link: Link,
 ): Promise<{ model: RemoteModel; load: Promise<void> }> {
   const text = await (await response).text();
-  const plan = readPlan(parse(text, address));
-  const hash = fingerprint(text);
-  const base = new URL(".", address);
+  const json = parse(text, address);
   // Whether WebGPU can run it shows in the worker, and "auto" begins with wasm.
   if (!early && options.device !== "webgpu") {
-    const { shards } = plan.weights;
+    const shards = readShards(json);
     const first = shards.slice(0, shardsAtOnce(shards)).map(({ file }) => file);
     link.feed((worker) => bringEarly(worker, address.href, first));
   }
+  const plan = readPlan(json);
+  const hash = fingerprint(text);
+  const base = new URL(".", address);
   const model = new RemoteModel(plan, goldenReader(base, hash), link, options.onStorage);
   const load = loadOn(model, plan, base, hash, options, link);
   load.catch(() => undefined); // the worker may have failed meanwhile, and nobody waits

@@ -282,6 +282,11 @@ function programReader(
   });
 }
 
+/** The shards alone, so that they are on their way while the rest of the plan is read. */
+export function readShards(json: unknown): readonly Shard[] {
+  return object({ weights })(json, "").weights.shards;
+}
+
 /**
  * Reads a plan, refusing what the runtime could not run.
  * @throws WebkilnError "plan-invalid", naming the path of what is wrong.
