@@ -38,7 +38,7 @@ from webkiln.schedule.wasm.panels import INTS, WIDE, Panels
 
 __all__ = ["UnpackedRows"]
 
-CELLS = 2
+CELLS = 2  # together: a panel of two matrices, or two of one
 TILE_ROWS = 2
 #: by the bits of a weight: the shifts that bring its pairs, in the order in which rows have them,
 #: to where the mask has ones
@@ -62,9 +62,7 @@ class UnpackedRows(Panels):
         read = [minimum(p, panels - 1) if p is ragged else p for p in places]
         cells = [(s, p) for p in read for s in self.q.sums]
         totals = _memory("totals", WIDE, len(cells), self.staged.count)
-        body: list[Stmt] = []
-        for i in range(0, len(cells), CELLS):
-            body += self._sums(cells[i : i + CELLS], i, totals, height)
+        body = self._sums(cells, totals, height)
         row = Var("result", self.staged.count)
         results: list[Stmt] = []
         for i, place in enumerate(places):
@@ -90,16 +88,13 @@ class UnpackedRows(Panels):
     def _sums(
         self,
         cells: Sequence[tuple[QuantisedSum, Expr]],
-        number: int,
         totals: Buffer,
         height: Expr,
     ) -> list[Stmt]:
-        """The `totals` of `cells`, the first of which is cell `number` there, for every row."""
+        """The `totals` of `cells` for every row."""
         row, group = Var("row", self.staged.count), self.emit.loop("group", self.staged.groups)
-        zero = [
-            Store(totals, _at(totals, number + c, row), const(0, WIDE)) for c in range(len(cells))
-        ]
-        unpacked = _memory(f"unpacked{number}", INTS, self.staged.group // 2, len(cells))
+        zero = [Store(totals, _at(totals, c, row), const(0, WIDE)) for c in range(len(cells))]
+        unpacked = _memory("unpacked", INTS, self.staged.group // 2, len(cells))
         body: list[Stmt] = []
         scales = []
         for c, (s, panel) in enumerate(cells):
@@ -108,7 +103,7 @@ class UnpackedRows(Panels):
             body += self._unpack(s, panel, group, unpacked, c)
         tile, rows = Var("tile", self.staged.count), min(TILE_ROWS, self.staged.count)
         places = [simplify(tile + i) for i in range(rows)]
-        inside = self._tile(places, group, unpacked, totals, number, scales)
+        inside = self._tile(places, group, unpacked, totals, scales)
         body.append(For(tile, const(0, I32), height, tuple(inside), rows))
         return [
             For(row, const(0, I32), height, tuple(zero)),
@@ -136,7 +131,6 @@ class UnpackedRows(Panels):
         group: Expr,
         unpacked: Buffer,
         totals: Buffer,
-        number: int,
         scales: Sequence[tuple[Var, Var]],
     ) -> list[Stmt]:
         """A group of several rows times that of the cells, added to `totals`."""
@@ -159,7 +153,7 @@ class UnpackedRows(Panels):
             factor, shift = self.staged.factors(row, group)
             assert factor is not None
             for c, (scale, offset) in enumerate(scales):
-                where = _at(totals, number + c, row)
+                where = _at(totals, c, row)
                 total = Read(totals, where, PANEL) + splat(factor, PANEL) * scale * cast(
                     line[c], WIDE
                 )
