@@ -109,6 +109,7 @@ def scheduled(
 ) -> Iterator[tuple[Kernel, Array, Array]]:
     """Each computation: its kernel, what the kernel computes, what the definition says (in memory).
 
+    Its form in pairs, where it has one, computes the same to the last bit.
     What a kernel does not write is NaN, so that an element that it forgets shows. After each buffer
     that it reads there are `slack` more NaN elements, which it may read and must not use.
     """
@@ -122,10 +123,15 @@ def scheduled(
             for b in kernel.buffers
             if b is not compute.out
         }
-        memory[compute.out] = np.full(
-            value_of(compute.out.size, sizes), _empty(compute.out), compute.out.dtype.name
-        )
-        run_kernel(kernel, memory, sizes)
+        size = value_of(compute.out.size, sizes)
+        for form in (kernel.paired, kernel):
+            if form is None:
+                continue
+            before = memory.get(compute.out)
+            memory[compute.out] = np.full(size, _empty(compute.out), compute.out.dtype.name)
+            run_kernel(form, memory, sizes)
+            if before is not None:
+                np.testing.assert_array_equal(memory[compute.out], before)
         expected = physical(logical[compute.out], compute.out, sizes)
         yield kernel, memory[compute.out], expected
 

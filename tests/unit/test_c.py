@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,17 @@ def body(*statements: object) -> list[str]:
         "KERNEL void k(const f32 *restrict v0, f32 *restrict v1, int begin, int end) {"
     ).replace("v0", "b0").replace("v1", "b1")
     return [line.strip() for line in lines[3:-2]]
+
+
+def test_a_variant_compiles_one_of_two_forms() -> None:
+    loops = (Loop(T, const(8, I32), "task"),)
+    bytes_, pairs = (
+        Kernel("", "test", (X, Y), ("read", "write"), (), loops, (Store(Y, T, ELEMENT + i),))
+        for i in (1.0, 2.0)
+    )
+    both = kernel_source(replace(bytes_, paired=pairs), "k")
+    forms = kernel_source(bytes_, "k"), kernel_source(pairs, "k")
+    assert both == "#ifdef WEBKILN_DOT4\n{}\n#else\n{}\n#endif".format(*forms)
 
 
 def spelled(e: Expr) -> str:

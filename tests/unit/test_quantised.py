@@ -17,7 +17,7 @@ from tests.quantised_graphs import decoder_layer, tied
 from webkiln.errors import UnsupportedModelError
 from webkiln.interpret.compute import run_program
 from webkiln.ir.program import Kernel
-from webkiln.ir.stmt import Once
+from webkiln.ir.stmt import Once, Store
 from webkiln.lower.fuse import fuse
 from webkiln.lower.graph import lower_graph
 from webkiln.lower.layout import PANEL, assign_layouts
@@ -97,6 +97,31 @@ def test_panels_of_several_places(panels: int) -> None:
     model, _, _ = build(product("1", 64, 8 * panels, accuracy_level=MIDDLE))
     (kernel,) = kernels(model, 2e-4)
     assert kernel.kind == "quantised"
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_rows_in_pairs(panels: int, bits: int) -> None:
+    """Two panels at a time, the last one alone or not; two rows at a time, the last one alone."""
+    zeros = "packed" if bits == 4 else ""
+    shape = ("n=19", 128, 8 * panels - 3, bits, 64, zeros)
+    model, _, dims = build(product(*shape, accuracy_level=MIDDLE))
+    (kernel,) = kernels(model, 2e-4, **dims)
+    pairs = kernel if bits == 8 else kernel.paired  # bytes only where weights leave them a bit
+    assert pairs is not None
+    assert {s.buffer.name for s in statements(pairs.body) if isinstance(s, Store)} >= {
+        "unpacked",
+        "totals",
+    }
+
+
+def test_only_rows_of_16_bits_have_a_form_in_pairs() -> None:
+    for level, several in ((EXACT, False), (MIDDLE, True), (COARSE, False)):
+        for rows in (1, "n"):
+            program = assign_layouts(fuse(lower(decoder_layer(rows, level))))
+            made = [schedule(c) for c in program.computes]
+            forms = [k.paired is not None for k in made if k.kind == "quantised"]
+            assert forms == [several and rows == "n"] * 5
 
 
 def test_coarse_rows_are_bytes() -> None:

@@ -131,6 +131,10 @@ KERNELS = {
         replace(kernel(Store(Y, T, LOADED)), half=SHORT),
         "called as it is",
     ),
+    "a form in pairs with other loops": (
+        replace(kernel(Store(Y, T, LOADED)), paired=SHORT),
+        "in pairs is called as it is",
+    ),
     "a wrong form in float16": (
         replace(kernel(Store(Y, T, LOADED)), half=kernel(Store(Y, T, T))),
         "holds its type",

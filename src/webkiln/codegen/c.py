@@ -380,5 +380,8 @@ def legalise(kernel: Kernel) -> Kernel:
 
 
 def kernel_source(kernel: Kernel, name: str) -> str:
-    """The kernel as a C function called `name`."""
-    return _Printer(legalise(kernel)).source(name)
+    """The kernel as a C function called `name`, in the form that a variant compiles."""
+    source = _Printer(legalise(kernel)).source(name)
+    if kernel.paired is None:
+        return source
+    return f"#ifdef WEBKILN_DOT4\n{source}\n#else\n{kernel_source(kernel.paired, name)}\n#endif"

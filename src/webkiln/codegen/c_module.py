@@ -48,7 +48,7 @@ def module_source(
 
 def _prelude(kernels: Sequence[Kernel]) -> str:
     types: dict[DType, None] = {}
-    for kernel in kernels:
+    for kernel in [k for both in kernels for k in (both, both.paired) if k is not None]:
         for s in statements(legalise(kernel).body):
             for node in walk(*expressions(s)):
                 types.setdefault(node.dtype if node.dtype.kind != "b" else _mask(node.dtype))
@@ -88,6 +88,11 @@ _KERNEL = """
 """.strip()
 
 _SCALAR_HELPERS = """
+/* Products of four bytes are one instruction: kernels of bytes, where there are others of pairs. */
+#if defined __wasm_relaxed_simd__ && !defined WEBKILN_NARROW_DOT
+#define WEBKILN_DOT4
+#endif
+
 static inline float max_f32(float a, float b) { return a < b ? b : a; }
 static inline float min_f32(float a, float b) { return b < a ? b : a; }
 static inline int max_i32(int a, int b) { return a < b ? b : a; }
@@ -171,10 +176,11 @@ static inline void dot_planes_128(words_128 a, words_128 b, words_128 small, wor
 #endif
 }
 
-/* Each lane plus the products of its two halves. Sums are made in the order in which they are
- * written: clang would sort them anew, with many more operands at a time than registers. */
+/* Each lane plus the products of its two halves. Sums are made, and their operands read, in the
+ * order in which they are written: clang would sort them anew, with many more operands at a time
+ * than registers. */
 static inline words_128 dot2_128(words_128 a, words_128 b, words_128 total) {
-  __asm__ volatile("" : "+r"(total));
+  __asm__ volatile("" : "+r"(total) : : "memory");
   return total + __builtin_wasm_dot_s_i32x4_i16x8((shorts_128)a, (shorts_128)b);
 }
 """.strip()

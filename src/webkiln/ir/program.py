@@ -82,7 +82,9 @@ class Kernel:
     (symbolic extents). `arguments` are the buffers that this use of it has for them, where they
     are others: several uses may share loops and body. `loops` are the parallel loops, outermost
     first; `body` is what one iteration does. `half` has a body that computes in float16, for
-    devices that can; it stands in for this kernel, so all that a caller sees is the same.
+    devices that can, `paired` one that multiplies pairs of 16 bits, for engines that have no
+    instruction for products of four bytes: they stand in for this kernel, so all that a caller
+    sees is the same.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Kernel:
     body: tuple[Stmt, ...]
     arguments: tuple[Buffer, ...] = ()
     half: Kernel | None = None
+    paired: Kernel | None = None
 
     @property
     def bound(self) -> tuple[Buffer, ...]:

@@ -287,10 +287,11 @@ def verify_kernel(kernel: Kernel, after: str, label: str = "") -> None:
     """Raise `InternalError` for what is wrong in `kernel`, which stage `after` made for `label`."""
     v = _KernelVerifier(after, f"the {kernel.kind} kernel of {label}", kernel=kernel)
     v.run()
-    if kernel.half is not None:
-        sides = (_signature(kernel), _signature(kernel.half))
-        v.law(sides[0] == sides[1], "its form in float16 is called as it is", sides)
-        verify_kernel(kernel.half, after, f"{label}, in float16")
+    for other, name in ((kernel.half, "in float16"), (kernel.paired, "in pairs")):
+        if other is not None:
+            sides = (_signature(kernel), _signature(other))
+            v.law(sides[0] == sides[1], f"its form {name} is called as it is", sides)
+            verify_kernel(other, after, f"{label}, {name}")
 
 
 def _signature(kernel: Kernel) -> tuple[object, ...]:

@@ -6,20 +6,20 @@ consecutive weights, masked and shifted into operands of a four-way dot product 
 
 One row (decoding) streams the weights once, and memory is what it waits for: panels from several
 places at a time, since memory serves a few streams better than one. Several rows (a prompt) form
-tiles over a panel that stays in the first-level cache.
+tiles over a panel that stays in the first-level cache. Where 16-bit rows are not multiplied as
+bytes, `unpacked.py` has the kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from webkiln.ir.dtypes import F32, I32
+from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import (
     Const,
     Expr,
     Op,
-    Read,
     Var,
     bitcast,
     call,
@@ -28,25 +28,19 @@ from webkiln.ir.expr import (
     const,
     minimum,
     splat,
-    substitute,
 )
 from webkiln.ir.program import Compute, Kernel, Loop
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt, Store
+from webkiln.ir.stmt import Assign, Declare, For, If, Once, Stmt
 from webkiln.lower.layout import PANEL
-from webkiln.schedule.emit import Emitter
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import extent_of
 from webkiln.schedule.quantised import QuantisedProduct, QuantisedSum, match_quantised
-from webkiln.schedule.vectorize import vectorize
-from webkiln.schedule.wasm.staged_rows import SHIFT, StagedRows
+from webkiln.schedule.wasm.panels import INTS, WIDE, Panels
+from webkiln.schedule.wasm.staged_rows import StagedRows
+from webkiln.schedule.wasm.unpacked import UnpackedRows
 
 __all__ = ["quantised"]
-
-WIDE = F32.vector(PANEL)
-INTS = I32.vector(PANEL)
-HALF_BITS = 0x8FFFE000 - (1 << 32)  # sign, and the rest of a float16 three bits further down
-UNBIAS = 2.0**112 / SHIFT  # float16's bits as float32's are 2^(15 - 127) of what they stand for
 
 TASKS = 8  # of one row: each thread stages it, so few, but enough to share among a few threads
 BLOCK_ROWS = 16  # of several: the weights, in the second-level cache, are read once a block
@@ -70,35 +64,28 @@ def quantised(compute: Compute) -> Kernel | None:
     kernel = _Builder(q, rows)
     if not kernel.vectorises():
         return None
-    return kernel.one_row() if q.m is None else kernel.many_rows()
+    if q.m is None:
+        return kernel.one_row()
+    if q.coarse != 16:
+        return kernel.many_rows()
+    unpacked = UnpackedRows(q, replace(rows, paired=True)).kernel()
+    return unpacked if rows.paired else replace(kernel.many_rows(), paired=unpacked)
 
 
 def _rows(q: QuantisedProduct) -> StagedRows | None:
     """Staging for as many rows as a task takes, fewer where they are long; None: not one fits."""
-    tile = TILE_ROWS[q.coarse, q.sums[0].bits]
+    bits = q.sums[0].bits
+    tile = TILE_ROWS[q.coarse, bits]
     several = [*range(BLOCK_ROWS, 0, -tile), *range(tile - 1, 0, -1)]
     for count in [1] if q.m is None else several:
-        staged = StagedRows(q, count)
+        staged = StagedRows(q, count, paired=(q.coarse, bits) == (16, 8))
         if staged.bytes <= STACK:
             return staged
     return None
 
 
-@dataclass
-class _Builder:
-    """Prints one product; registers are numbered by `emit`."""
-
-    q: QuantisedProduct
-    staged: StagedRows
-
-    def __post_init__(self) -> None:
-        self.emit = Emitter()
-        self.panels = simplify((extent_of(self.q.n) + (PANEL - 1)) // PANEL)
-
-    def vectorises(self) -> bool:
-        """Whether rows can be staged and results stored in vectors."""
-        totals = [self.emit.register(WIDE) for _ in self.q.sums]
-        return self._value(totals) is not None and self.staged.vectorises()
+class _Builder(Panels):
+    """Prints one product: weights unpacked for each tile of rows that they meet."""
 
     # kernels --------------------------------------------------------------------------------------
 
@@ -119,7 +106,7 @@ class _Builder:
         totals, body = self._sums(cells, [const(0, I32)])
         every = iter(totals)
         for place in places:
-            store = self._store(place, {}, [next(every)[0] for _ in self.q.sums])
+            store = self.store(place, {}, [next(every)[0] for _ in self.q.sums])
             there = compare("lt", place, panels)
             body.append(If(there, (store,)) if place is ragged else store)
         loops = [Loop(part, const(count, I32), "task")]
@@ -128,27 +115,19 @@ class _Builder:
 
     def many_rows(self) -> Kernel:
         """Prompts: blocks of rows, staged, meet every panel in tiles."""
-        m = self.q.m
+        m, count = self.q.m, self.staged.count
         assert m is not None
-        rows, count = extent_of(m), self.staged.count
-        block = Var("block", simplify((rows + (count - 1)) // count))
-        first = simplify(block * count)
-        height = simplify(minimum(rows - first, count))
-        batch = tuple(v for v in self.q.rows if v is not m)
-        place = Var("staged_row", count)
-        bound = frozenset((*batch, block, place))
-        staging = self.staged.row(place, self.emit, bound, {m: simplify(first + place)})
-        panel = Var("panel", self.panels)
-        tile = self._tile(panel, first, rows)
-        tile_rows = min(TILE_ROWS[self.q.coarse, self.q.sums[0].bits], count)
-        at = Var("tile", count)
-        tiles = For(at, const(0, I32), height, tuple(tile(at, tile_rows)), tile_rows)
-        loops = [Loop(v, extent_of(v), "task") for v in (*batch, block)]
-        body: list[Stmt] = [
-            For(place, const(0, I32), height, tuple(staging)),
-            For(panel, const(0, I32), self.panels, (tiles,)),
-        ]
-        return make_kernel("quantised", self.q.epilogue, loops, body)
+        rows = extent_of(m)
+
+        def panels(first: Expr, height: Expr) -> Stmt:
+            panel = Var("panel", self.panels)
+            tile_rows = min(TILE_ROWS[self.q.coarse, self.q.sums[0].bits], count)
+            at = Var("tile", count)
+            body = self._tile(panel, first, rows)(at, tile_rows)
+            tiles = For(at, const(0, I32), height, tuple(body), tile_rows)
+            return For(panel, const(0, I32), self.panels, (tiles,))
+
+        return self.blocks_of_rows(panels)
 
     def _tile(self, panel: Var, first: Expr, rows: Expr) -> Callable[[Var, int], list[Stmt]]:
         m = self.q.m
@@ -165,7 +144,7 @@ class _Builder:
                 totals.append(sums)
             for i, place in enumerate(places):
                 row = simplify(first + place)
-                store = self._store(panel, {m: row}, [t[i] for t in totals])
+                store = self.store(panel, {m: row}, [t[i] for t in totals])
                 inside = simplify(compare("lt", row, rows))
                 body.append(store if isinstance(inside, Const) else If(inside, (store,)))
             return body
@@ -192,7 +171,7 @@ class _Builder:
     ) -> list[Stmt]:
         """One block of weights times each row's."""
         out: list[Stmt] = []
-        scale, offset = self._scales(s, panel, block, out)
+        scale, offset = self.scales(s, panel, block, out)
         parts = self.staged.groups_per_block
         for part in range(parts):
             group = simplify(block * parts + part)
@@ -208,35 +187,6 @@ class _Builder:
                 out.append(Assign(total, total + scaled * p))
                 out.append(Assign(total, total + splat(shift, PANEL) * offset))
         return out
-
-    def _scales(
-        self, s: QuantisedSum, panel: Expr, block: Expr, out: list[Stmt]
-    ) -> tuple[Var, Var]:
-        """The block's s and m for a panel: float16's bits where float32's are, `UNBIAS` too small.
-
-        Half of a conversion: the other half is a factor of the sum.
-        """
-        pair = self.emit.register(INTS, "pair")
-        where = simplify(s.scales.offset((block, panel * PANEL)))
-        out.append(Declare(pair, bitcast(Read(s.scales, where, PANEL), INTS)))
-        registers = []
-        for name, bits in (("scale", call("shl", pair, _ints(16))), ("offset", pair)):
-            moved = call("bitand", call("shr", bits, _ints(3)), _ints(HALF_BITS))
-            register = self.emit.register(WIDE, name)
-            out.append(Declare(register, bitcast(moved, WIDE)))
-            registers.append(register)
-        return registers[0], registers[1]
-
-    def _words(
-        self, s: QuantisedSum, panel: Expr, group: Expr, out: list[Stmt]
-    ) -> Iterator[tuple[int, Var]]:
-        """The words of a group of weights one by one, each in a register."""
-        count = self.staged.group // s.per_word
-        for j in range(count):
-            word = self.emit.register(s.words.dtype.vector(PANEL), "word")
-            where = simplify(s.words.offset((group * count + j, panel * PANEL)))
-            out.append(Declare(word, Read(s.words, where, PANEL)))
-            yield j, word
 
     def _products(
         self, s: QuantisedSum, panel: Expr, group: Expr, rows: list[Expr], out: list[Stmt]
@@ -257,7 +207,7 @@ class _Builder:
         totals = [self.emit.register(INTS, "total") for _ in rows]
         out += [Declare(t, const(0, INTS)) for t in totals]
         mask = const(0x00FF00FF, s.words.dtype.vector(PANEL))
-        for j, word in self._words(s, panel, group, out):
+        for j, word in self.words(s, panel, group, out):
             for i in range(2):
                 moved: Expr = call("shr", word, 8) if i else word
                 two = self.emit.register(INTS, "weights")
@@ -297,7 +247,7 @@ class _Builder:
     ) -> Iterator[tuple[int, Var]]:
         """Four weights of 4 bits at a time, as bytes, and the first one's place in the group."""
         mask = const(0x0F0F0F0F, s.words.dtype.vector(PANEL))
-        for j, word in self._words(s, panel, group, out):
+        for j, word in self.words(s, panel, group, out):
             for half, bits in enumerate((word, call("shr", word, 4))):
                 four = self.emit.register(INTS, "weights")
                 out.append(Declare(four, bitcast(call("bitand", bits, mask), INTS)))
@@ -314,7 +264,7 @@ class _Builder:
             out.append(Declare(plus, splat(self.staged.sum(row, group), PANEL)))
             out.append(Declare(minus, const(0, INTS)))
         middle = const(0x80808080, s.words.dtype.vector(PANEL))
-        for j, word in self._words(s, panel, group, out):
+        for j, word in self.words(s, panel, group, out):
             four = self.emit.register(INTS, "weights")
             out.append(Declare(four, bitcast(call("bitxor", word, middle), INTS)))
             for i, row in enumerate(rows):
@@ -359,40 +309,14 @@ class _Builder:
     ) -> Iterator[tuple[int, Expr]]:
         """The integers of a group as float32, with their places in it."""
         mask = const((1 << s.bits) - 1, s.words.dtype.vector(PANEL))
-        for j, word in self._words(s, panel, group, out):
+        for j, word in self.words(s, panel, group, out):
             for i in range(s.per_word):
                 shift = 8 * i if s.bits == 8 else i % 4 * 8 + i // 4 * 4
                 moved: Expr = word if shift == 0 else call("shr", word, shift)
                 code = cast(bitcast(call("bitand", moved, mask), INTS), WIDE)
                 yield j * s.per_word + i, code
 
-    # results --------------------------------------------------------------------------------------
-
-    def _value(self, totals: list[Var]) -> Expr | None:
-        pairs = zip(self.q.sums, totals, strict=True)
-        known: dict[Expr, Expr] = {s.total: t * UNBIAS for s, t in pairs}
-        return vectorize(self.q.epilogue.value, self.q.n, PANEL, known)
-
-    def _store(self, panel: Expr, place: dict[Var, Expr], totals: list[Var]) -> Store:
-        """What becomes of one row's sums; of the last panel only the columns that exist."""
-        value = self._value(totals)
-        assert value is not None
-        column = panel * PANEL
-        at = {**place, self.q.n: column}
-        extent = extent_of(self.q.n)
-        whole = simplify(extent % PANEL) is const(0, I32)
-        return Store(
-            self.q.epilogue.out,
-            simplify(substitute(self.q.epilogue.offset, at)),
-            simplify(substitute(value, at)),
-            None if whole else simplify(extent - column),
-        )
-
 
 def _add_products(total: Var, signed: Expr, small: Expr) -> Assign:
     """Plus products of bytes, `small` ones below 128."""
     return Assign(total, call("dot4", signed, small, total))
-
-
-def _ints(value: int) -> Expr:
-    return const(value, INTS)

@@ -11,6 +11,7 @@ from webkiln.ir.dtypes import F32, I8, I32, DType
 from webkiln.ir.expr import (
     Const,
     Expr,
+    ExprLike,
     Op,
     Read,
     Var,
@@ -48,13 +49,15 @@ class StagedRows:
     else as float32 with the sum.
 
     Beside weights of 8 bits, which take the signed operand of a dot product, int8 are split into
-    two planes, what is positive and what is negative, 7 bits each; int16 lie in pairs, the halves
-    of an int32, in the order in which the halves of a word of weights meet them. Beside weights of
-    4 bits, int16 are split into planes of their high and their low bytes, both signed.
+    two planes, what is positive and what is negative, 7 bits each. Beside weights of 4 bits, int16
+    are split into planes of their high and their low bytes, both signed. `paired` int16 lie in
+    pairs instead, the halves of an int32, in the order in which the halves of a word of weights
+    meet them.
     """
 
     q: QuantisedProduct
     count: int
+    paired: bool = False
 
     @property
     def group(self) -> int:
@@ -74,12 +77,8 @@ class StagedRows:
     @property
     def planes(self) -> int:
         """Planes of bytes; 1 where there are no bytes."""
-        return 2 if (self.q.coarse, self.q.sums[0].bits) in ((8, 8), (16, 4)) else 1
-
-    @property
-    def paired(self) -> bool:
-        """Whether elements are in pairs."""
-        return self.q.coarse == 16 and self.q.sums[0].bits == 8
+        split = (self.q.coarse, self.q.sums[0].bits) in ((8, 8), (16, 4))
+        return 2 if split and not self.paired else 1
 
     @property
     def signed_weights(self) -> bool:
@@ -122,7 +121,7 @@ class StagedRows:
         where = simplify(self.elements.offset((row, plane, group * self.group + at)))
         return bitcast(Read(self.elements, where, 4), I32)
 
-    def pair(self, row: Expr, group: Expr, at: int) -> Expr:
+    def pair(self, row: Expr, group: Expr, at: ExprLike) -> Expr:
         """The group's `at`-th pair."""
         where = self.elements.offset((row, 0, group * (self.group // 2) + at))
         return Read(self.elements, simplify(where))
