@@ -287,23 +287,25 @@ def ceildiv(a: ExprLike, b: ExprLike) -> Expr:
 def walk(*roots: Expr) -> Iterator[Expr]:
     """Every distinct node below `roots`, operands before their users."""
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
+    stack: list[Expr | None] = list(reversed(roots))
     while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
+        node = stack.pop()
+        if node is None:  # the operands of the one below it are done
+            yield stack.pop()  # type: ignore[misc]
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node.args))
+            if node.args:
+                stack += (node, None, *reversed(node.args))
+            else:
+                yield node
 
 
 def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
     """`e` with `f` applied to each operand, rebuilt through the folding constructors."""
     if not e.args:
         return e
-    args = tuple(f(a) for a in e.args)
-    if all(x is y for x, y in zip(args, e.args, strict=True)):
+    args = tuple([f(a) for a in e.args])
+    if args == e.args:  # nodes are equal when they are one
         return e
     if isinstance(e, Load):
         return Load(e.buffer, args)
@@ -331,7 +333,7 @@ def transform(e: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
     """Rewriting, operands first: `f` sees each node once, with new operands; None keeps it."""
     done: dict[Expr, Expr] = {}
     for node in walk(e):
-        new = map_children(node, done.__getitem__)
+        new = map_children(node, done.__getitem__) if node.args else node
         replaced = f(new)
         done[node] = new if replaced is None else replaced
     return done[e]
