@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from webkiln.ir.dtypes import BOOL, F32, I32, DType
@@ -99,8 +100,8 @@ def is_const(e: Expr, value: int | float | None = None) -> bool:
 def call(name: str, *operands: ExprLike) -> Expr:
     """Operation `name`, folded where that is free; Python numbers take the other operand's type."""
     dtype = next((x.dtype for x in operands if isinstance(x, Expr)), None)
-    args = tuple(convert(x, dtype) for x in operands)
-    if len({a.dtype for a in args}) > 1 and name != "select":
+    args = tuple([x if isinstance(x, Expr) else convert(x, dtype) for x in operands])
+    if name != "select" and any(a.dtype != args[0].dtype for a in args[1:]):
         raise TypeError(f"{name} of {', '.join(a.dtype.name for a in args)}: cast first")
     folded = _fold(name, args)
     if folded is not None:
@@ -357,6 +358,7 @@ def rebuffer(e: Expr, buffers: Mapping[Buffer, Buffer]) -> Expr:
     return transform(e, visit) if buffers else e
 
 
+@lru_cache(maxsize=1 << 14)
 def free_vars(e: Expr) -> frozenset[Var]:
     """Variables of `e` that no Reduce inside it binds."""
     found: dict[Expr, frozenset[Var]] = {}

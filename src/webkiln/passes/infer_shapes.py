@@ -33,12 +33,11 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     found = {info.name: info.type for info in _value_infos(inferred.graph)}
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            kind = found.get(value.name)
+            kind = found.get(str(value.name))
             if kind is not None:
                 value.type = value.type or ir.serde.deserialize_type_proto_for_type(kind)
-                shape = ir.serde.deserialize_type_proto_for_shape(kind)
-                if shape is not None:
-                    value.shape = shape
+                told = ir.serde.deserialize_type_proto_for_shape(kind)
+                value.shape = value.shape if told is None else told
     for initializer in model.graph.initializers.values():
         if initializer.const_value is not None:
             initializer.dtype = initializer.const_value.dtype

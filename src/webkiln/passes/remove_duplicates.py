@@ -47,6 +47,6 @@ def _content(value: ir.Value, tensor: ir.TensorProtocol) -> _Content:
         return known[1]
     elements = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
     shape = tuple(int(extent) for extent in tensor.shape.numpy())
-    content = (tensor.dtype, shape, hashlib.sha256(elements).digest())
+    content = (tensor.dtype, shape, hashlib.sha256(elements.data).digest())
     value.meta[_KNOWN] = (tensor, content)
     return content
