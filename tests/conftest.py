@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Playwright, sync_playwright
@@ -11,6 +12,14 @@ from playwright.sync_api import Playwright, sync_playwright
 # A shell's background job ignores Ctrl-C, and so would every process that a test starts to stop it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this run have in common; see `tests.shared.once`."""
+    folder = tmp_path_factory.getbasetemp()
+    # pytest-xdist: each worker's folder lies in that of the run
+    return folder.parent if folder.name.startswith("popen-") else folder
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +49,16 @@ def evaluate(head: Head) -> Evaluation:
     return Evaluation(sentences, np.array(truth), np.exp(log_softmax(logits)))
 
 
+@cache
+def embeddings(part: str) -> npt.NDArray[np.float32]:
+    """The encoder's [sentences, width] for a part of the data; ten seconds for the train part."""
+    return run_text(encoder(), data.read(part)[0])
+
+
 def nearest(count: int) -> list[tuple[float, str, str]]:
     """The `count` test sentences most like a train sentence: cosine, test, train."""
     train, test = data.read("train")[0], data.read("test")[0]
-    similarity = run_text(encoder(), test) @ run_text(encoder(), train).T
+    similarity = embeddings("test") @ embeddings("train").T
     best = similarity.argmax(axis=1)
     order = np.argsort(-similarity.max(axis=1))[:count]
     return [(float(similarity[i, best[i]]), test[i], train[best[i]]) for i in order]

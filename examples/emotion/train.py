@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.emotion import data, logistic, report
-from examples.emotion.encoder import encoder, run_text
+from examples.emotion.encoder import encoder
 from webkiln.frontends.head import Head, write_head
 
 HEAD = data.FOLDER / "head.safetensors"
@@ -28,9 +28,8 @@ def train(l2: float | None = None) -> tuple[Head, dict[float, tuple[float, float
     Also the cross-validation's accuracy and log loss of each candidate (empty if `l2` was given).
     """
     source = encoder()
-    sentences, labels = data.read("train")
-    x = run_text(source, sentences).astype(np.float64)
-    y = np.array(labels)
+    x = report.embeddings("train").astype(np.float64)
+    y = np.array(data.read("train")[1])
     scores: dict[float, tuple[float, float]] = {}
     if l2 is None:
         l2, scores = logistic.choose_l2(x, y, len(data.LABELS), L2_CANDIDATES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
 import webkiln
 from tests.browser.chat_pages import write_chat_site
+from tests.shared import once
 from webkiln.browser import chromium_flags, find_chromium
 from webkiln.demo import gallery
 from webkiln.demo.apps import APPS
@@ -25,19 +25,14 @@ RUNTIME = Path(webkiln.__file__).parent / "runtime/dist"
 
 
 @pytest.fixture(scope="session")
-def gallery_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gallery_folder(run_folder: Path) -> Path:
     """The gallery with its apps, built by whichever test process comes first."""
     if not (RUNTIME / "manifest.json").is_file():
         pytest.skip("the runtime is not built: run `make runtime`")
     missing = [need for app in APPS for need in app.missing()]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    shared = tmp_path_factory.getbasetemp()
-    if shared.name.startswith("popen-"):  # pytest-xdist: the folder of one worker
-        shared = shared.parent
-    with (shared / "gallery.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return gallery.build(shared / "gallery")
+    return once(run_folder / "gallery", gallery.build)
 
 
 @pytest.fixture(scope="session")

@@ -79,22 +79,23 @@ def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
     ]
     dims = list(dict.fromkeys(d for x in cases for d in x.program.dims))
     size = max(x.memory.total_bytes for x in cases)
-    module = compile_wasm(
-        c_module.module_source(kernels.sources, kernels.kernels, programs, dims), VARIANT, size
-    )
+    source = c_module.module_source(kernels.sources, kernels.kernels, programs, dims)
+    # Machine code is made once; each case gets an instance of its own.
+    module = wasmtime.Module(ENGINE, compile_wasm(source, VARIANT, size))
     return lambda k: run_wasm(module, size, k, cases[k], dims)
 
 
 VARIANT = VARIANTS[-1]  # plain SIMD
+ENGINE = wasmtime.Engine()
 
 
-def run_wasm(module: bytes, size: int, index: int, x: Compiled, dims: Sequence[Dim]) -> list[Array]:
-    config = wasmtime.Config()
-    config.wasm_simd = True
-    store = wasmtime.Store(wasmtime.Engine(config))
+def run_wasm(
+    module: wasmtime.Module, size: int, index: int, x: Compiled, dims: Sequence[Dim]
+) -> list[Array]:
+    store = wasmtime.Store(ENGINE)
     pages = size // 65536
     memory = wasmtime.Memory(store, wasmtime.MemoryType(wasmtime.Limits(pages, pages)))
-    instance = wasmtime.Instance(store, wasmtime.Module(store.engine, module), [memory])
+    instance = wasmtime.Instance(store, module, [memory])
     exports = instance.exports(store)
     exports["__stack_pointer"].set_value(store, wasmtime.Val.i32(STACKS + STACK_BYTES))
 

@@ -297,3 +297,14 @@ def test_a_folded_transpose_is_laid_out_in_order(rng):
     }"""
     model = remove_duplicates(fold_constants(parse(text, weights)))
     assert operators(model) == "MatMul MatMul Add"
+
+
+def test_a_constant_that_was_replaced_is_compared_anew():
+    text = "g (float[2] x, float[2] a, float[2] b) => (float[2] y) { t = Mul(x, a) y = Mul(t, b) }"
+    model = remove_duplicates(parse(text, {"a": [1, 2], "b": [3, 4]}))
+    initializers = model.graph.initializers
+    assert set(initializers) == {"a", "b"}
+    initializers["b"].const_value = ir.tensor(np.array([1, 2], np.float32), name="b")
+    remove_duplicates(model)
+    assert set(initializers) == {"a"}
+    assert [node.inputs[1].name for node in model.graph] == ["a", "a"]

@@ -48,7 +48,6 @@ class _Peer:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
 @pytest.mark.parametrize("kind", ORT_TYPES)
 def test_onnx_model_knows_the_capital_of_france(kind: str) -> None:
     tokenizer, peer = Tokenizer.from_buffer(smollm.tokenizer().tokenizer_json), _Peer(kind)
@@ -60,7 +59,6 @@ def test_onnx_model_knows_the_capital_of_france(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
 def test_4_bit_onnx_model_has_the_weights_of_the_file() -> None:
     ids = list(range(1000, 1024))
     peer, wanted = _Peer("4-bit"), reference()(ids)

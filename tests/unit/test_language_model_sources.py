@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tests.language_models import decode_with_past, export
+from tests.shared import variants_that_run
 from tests.unit.causal_lm_folders import BASE, logits, write_folder
 from tests.unit.test_causal_lm import config_of
 from webkiln import compile as compiler
@@ -23,7 +24,7 @@ def built(folder, quantize: str = "f32", activations: str = "f32") -> Bundle:
     source = frontends.load(folder, context=CONTEXT)
     source.config["generation"]["chunk"] = CHUNK
     source.config["max"] = {"sequence": CHUNK}
-    with pytest.MonkeyPatch.context() as patch:
+    with variants_that_run(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler.page, "render", lambda *_: {})
         return compiler.compile_model(
             source, targets=("wasm",), quantize=quantize, activations=activations

@@ -18,6 +18,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from tests.shared import once, variants_that_run
 from tests.unit import smollm
 from webkiln import compile as compiler
 from webkiln import frontends
@@ -25,7 +26,7 @@ from webkiln.bundle import Bundle
 from webkiln.generation import CausalModel
 from webkiln.passes import dequantize_weights
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smollm2")]
+pytestmark = pytest.mark.slow
 
 DATA = Path(__file__).parents[1] / "data"
 CONTEXT = 512
@@ -105,10 +106,24 @@ def perplexity(logits: Logits, ids: list[int]) -> float:
 # --- the bundle -----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=2)
-def bundle(activations: str) -> Bundle:
-    source = frontends.load(smollm.path(), context=CONTEXT)
-    return compiler.compile_model(source, targets=("wasm",), activations=activations)
+BundleOf = Callable[[str], Bundle]
+
+
+@pytest.fixture(scope="module")
+def bundle(run_folder: Path) -> BundleOf:
+    """The bundle of given `activations`, compiled once for all test processes."""
+
+    @lru_cache(maxsize=2)
+    def loaded(activations: str) -> Bundle:
+        def build(folder: Path) -> None:
+            source = frontends.load(smollm.path(), context=CONTEXT)
+            with variants_that_run():
+                built = compiler.compile_model(source, targets=("wasm",), activations=activations)
+            built.save(folder)
+
+        return Bundle.load(once(run_folder / f"smollm2-{activations}", build))
+
+    return loaded
 
 
 def every_position(model: CausalModel, ids: list[int]) -> Logits:
@@ -139,7 +154,9 @@ def greedy(model: CausalModel, question: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("activations", "least"), [("f32", 0.999999), ("int16", 0.9999)])
-def test_logits_of_64_tokens_at_every_position(activations: str, least: float) -> None:
+def test_logits_of_64_tokens_at_every_position(
+    bundle: BundleOf, activations: str, least: float
+) -> None:
     model = bundle(activations).language_model
     ids = page_ids(model)[:64]
     found = cosines(every_position(model, ids), reference()(ids))
@@ -152,7 +169,7 @@ def test_logits_of_64_tokens_at_every_position(activations: str, least: float) -
 
 
 @pytest.mark.parametrize("activations", ["f32", "int16"])
-def test_perplexity_is_within_two_percent(activations: str) -> None:
+def test_perplexity_is_within_two_percent(bundle: BundleOf, activations: str) -> None:
     model = bundle(activations).language_model
     ids = page_ids(model)
     wanted = expected(model)["perplexity"]
@@ -161,7 +178,7 @@ def test_perplexity_is_within_two_percent(activations: str) -> None:
     assert abs(found - wanted) <= 0.02 * wanted
 
 
-def test_greedy_answers_are_the_references() -> None:
+def test_greedy_answers_are_the_references(bundle: BundleOf) -> None:
     model = bundle("f32").language_model
     wanted = expected(model)["answers"]
     same = sum(greedy(model, q) == a for q, a in zip(QUESTIONS, wanted, strict=True))
@@ -169,7 +186,7 @@ def test_greedy_answers_are_the_references() -> None:
     assert same >= 18
 
 
-def test_greedy_answers_as_built_by_default() -> None:
+def test_greedy_answers_as_built_by_default(bundle: BundleOf) -> None:
     model = bundle("int16").language_model
     wanted = expected(model)["answers"]
     found = [greedy(model, question) for question in QUESTIONS]
@@ -179,7 +196,7 @@ def test_greedy_answers_as_built_by_default() -> None:
     assert same >= 18
 
 
-def test_chunks_and_single_tokens_and_a_reused_cache_are_one() -> None:
+def test_chunks_and_single_tokens_and_a_reused_cache_are_one(bundle: BundleOf) -> None:
     model = bundle("f32").language_model
     ids = page_ids(model)[:200]  # more than a chunk
     model.reset()

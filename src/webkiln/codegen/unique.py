@@ -9,6 +9,8 @@ from webkiln.ir.program import Kernel
 
 __all__ = ["KernelSet", "unique"]
 
+_PLACEHOLDER = "KERNEL_NAME"  # until it has one; no other word of a printed kernel
+
 
 @dataclass(slots=True)
 class KernelSet:
@@ -36,13 +38,13 @@ def _number(
     kernel: Kernel, source: Callable[[Kernel, str], str], result: KernelSet, seen: dict[str, int]
 ) -> int:
     """Of the kernel's text, which is added where it is new."""
-    text = source(kernel, "KERNEL")
+    text = own = source(kernel, _PLACEHOLDER)
     if kernel.half is not None:  # kernels that are equal in one form may differ in the other
-        text += source(kernel.half, "KERNEL")
+        text += source(kernel.half, _PLACEHOLDER)
     if text not in seen:
         seen[text] = len(result.names)
         name = f"k{len(result.names)}"
         result.names.append(name)
         result.kernels.append(kernel)
-        result.sources[name] = source(kernel, name)
+        result.sources[name] = own.replace(_PLACEHOLDER, name)
     return seen[text]

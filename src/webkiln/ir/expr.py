@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from webkiln.ir.dtypes import BOOL, F32, I32, DType
@@ -99,8 +100,8 @@ def is_const(e: Expr, value: int | float | None = None) -> bool:
 def call(name: str, *operands: ExprLike) -> Expr:
     """Operation `name`, folded where that is free; Python numbers take the other operand's type."""
     dtype = next((x.dtype for x in operands if isinstance(x, Expr)), None)
-    args = tuple(convert(x, dtype) for x in operands)
-    if len({a.dtype for a in args}) > 1 and name != "select":
+    args = tuple([x if isinstance(x, Expr) else convert(x, dtype) for x in operands])
+    if name != "select" and any(a.dtype != args[0].dtype for a in args[1:]):
         raise TypeError(f"{name} of {', '.join(a.dtype.name for a in args)}: cast first")
     folded = _fold(name, args)
     if folded is not None:
@@ -287,23 +288,25 @@ def ceildiv(a: ExprLike, b: ExprLike) -> Expr:
 def walk(*roots: Expr) -> Iterator[Expr]:
     """Every distinct node below `roots`, operands before their users."""
     seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(r, False) for r in reversed(roots)]
+    stack: list[Expr | None] = list(reversed(roots))
     while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
+        node = stack.pop()
+        if node is None:  # the operands of the one below it are done
+            yield stack.pop()  # type: ignore[misc]
         elif node not in seen:
             seen.add(node)
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node.args))
+            if node.args:
+                stack += (node, None, *reversed(node.args))
+            else:
+                yield node
 
 
 def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
     """`e` with `f` applied to each operand, rebuilt through the folding constructors."""
     if not e.args:
         return e
-    args = tuple(f(a) for a in e.args)
-    if all(x is y for x, y in zip(args, e.args, strict=True)):
+    args = tuple([f(a) for a in e.args])
+    if args == e.args:  # nodes are equal when they are one
         return e
     if isinstance(e, Load):
         return Load(e.buffer, args)
@@ -331,7 +334,7 @@ def transform(e: Expr, f: Callable[[Expr], Expr | None]) -> Expr:
     """Rewriting, operands first: `f` sees each node once, with new operands; None keeps it."""
     done: dict[Expr, Expr] = {}
     for node in walk(e):
-        new = map_children(node, done.__getitem__)
+        new = map_children(node, done.__getitem__) if node.args else node
         replaced = f(new)
         done[node] = new if replaced is None else replaced
     return done[e]
@@ -355,6 +358,7 @@ def rebuffer(e: Expr, buffers: Mapping[Buffer, Buffer]) -> Expr:
     return transform(e, visit) if buffers else e
 
 
+@lru_cache(maxsize=1 << 14)
 def free_vars(e: Expr) -> frozenset[Var]:
     """Variables of `e` that no Reduce inside it binds."""
     found: dict[Expr, frozenset[Var]] = {}

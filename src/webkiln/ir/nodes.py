@@ -6,6 +6,7 @@ Nodes are immutable and interned: equality is identity, and shared work is share
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -83,10 +84,16 @@ class Expr:
 
 
 def call(name: str, *operands: ExprLike) -> Expr:
-    """The folding constructor; imported when first needed, since it is built on these nodes."""
-    from webkiln.ir import expr
+    """The folding constructor."""
+    return _constructor()(name, *operands)
 
-    return expr.call(name, *operands)
+
+@lru_cache(maxsize=1)
+def _constructor() -> Callable[..., Expr]:
+    """Imported when first needed, since it is built on these nodes."""
+    from webkiln.ir.expr import call
+
+    return call
 
 
 def _intern(cls: type[Any], key: tuple[Any, ...], build: Callable[[Any], None]) -> Any:
@@ -109,7 +116,8 @@ class Const(Expr):
         def build(n: Const) -> None:
             n.value, n.dtype, n.args = value, dtype, ()
 
-        return _intern(cls, (repr(value), dtype), build)  # type: ignore[no-any-return]
+        key = repr(value) if dtype.is_float else value  # tells 0.0 from -0.0
+        return _intern(cls, (key, dtype), build)  # type: ignore[no-any-return]
 
 
 class Var(Expr):

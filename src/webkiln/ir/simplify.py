@@ -410,13 +410,13 @@ def linear(e: Expr, over: Iterable[Var]) -> tuple[dict[Var, Expr], Expr] | None:
 def simplify(e: Expr) -> Expr:
     """`e` with every integer part canonical and every provable comparison decided."""
     if e.dtype == I32 and not isinstance(e, Const | Var):
-        return to_expr(poly(e))
+        return _canonical(e)
     if not e.args:
         return e
 
     def visit(node: Expr) -> Expr | None:
         if node.dtype == I32 and isinstance(node, Op | Load):
-            return to_expr(poly(node))
+            return _canonical(node)
         if isinstance(node, Op) and node.name in ("lt", "le") and node.args[0].dtype == I32:
             return _decide(node)
         if isinstance(node, Op) and node.name in ("eq", "ne") and node.args[0].dtype == I32:
@@ -424,6 +424,11 @@ def simplify(e: Expr) -> Expr:
         return None
 
     return transform(e, visit)
+
+
+@lru_cache(maxsize=1 << 16)
+def _canonical(e: Expr) -> Expr:
+    return to_expr(poly(e))
 
 
 def _decide(node: Op) -> Expr | None:

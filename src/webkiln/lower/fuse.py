@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 
 from webkiln.ir.buffer import Buffer
@@ -127,6 +128,7 @@ def is_contraction(e: Expr) -> Reduce | None:
     return None
 
 
+@lru_cache(maxsize=1 << 12)
 def _has_reduce(e: Expr) -> bool:
     return any(isinstance(n, Reduce) for n in walk(e))
 
@@ -254,8 +256,9 @@ def _spreads(consumer: Compute, site: Load) -> bool:
     return any(v not in used and v.extent is not one for v in consumer.axes)
 
 
-def _buffers(*roots: Expr) -> set[Buffer]:
-    return {n.buffer for n in walk(*roots) if isinstance(n, Load)}
+@lru_cache(maxsize=1 << 12)
+def _buffers(*roots: Expr) -> frozenset[Buffer]:
+    return frozenset(n.buffer for n in walk(*roots) if isinstance(n, Load))
 
 
 def _is_plain_view(e: Expr) -> bool:

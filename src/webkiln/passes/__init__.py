@@ -85,8 +85,10 @@ def run(
     model = normalize_opset(model)
     model = inline_operators(model, ops.supports)
     model = simplify(model)
+    before = _fingerprint(model)
     model = unroll_recurrent(model)
-    model = simplify(model)
+    if _fingerprint(model) != before:  # else nothing is left to simplify
+        model = simplify(model)
     model = merge_parallel_matmuls(model)
     model = merge_quantised_products(model)
     return finish(model)

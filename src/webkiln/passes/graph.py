@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = [
     "dims",
     "is_constant",
     "is_op",
+    "light_proto",
     "nodes_of",
     "only_consumer",
     "remove",
@@ -133,12 +134,10 @@ def remove(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
             node.graph.remove(node, safe=True)
 
 
-def through_proto(
-    model: ir.Model, function: Callable[[onnx.ModelProto], onnx.ModelProto]
-) -> ir.Model:
-    """Applies a function of the onnx package, without copying the weights through it.
+def light_proto(model: ir.Model) -> tuple[onnx.ModelProto, Mapping[str, ir.TensorProtocol]]:
+    """The model for a function of the onnx package, without a copy of its weights.
 
-    Large initializers pass as inputs of their type and get their tensors back afterwards.
+    Large initializers are inputs of their type in it, after the model's own; their tensors by name.
     """
     tensors: dict[str, ir.TensorProtocol] = {}
     inputs = len(model.graph.inputs)
@@ -151,7 +150,7 @@ def through_proto(
             model.graph.inputs.append(value)
             model.graph.initializers.pop(str(value.name))
     try:
-        proto = ir.to_proto(model)
+        return ir.to_proto(model), tensors
     finally:
         while len(model.graph.inputs) > inputs:
             model.graph.inputs.pop()
@@ -159,8 +158,18 @@ def through_proto(
             if value.name in tensors:
                 value.const_value = tensors[value.name]
                 model.graph.register_initializer(value)
+
+
+def through_proto(
+    model: ir.Model, function: Callable[[onnx.ModelProto], onnx.ModelProto]
+) -> ir.Model:
+    """Applies a function of the onnx package, without copying the weights through it.
+
+    Large initializers pass as inputs of their type and get their tensors back afterwards.
+    """
+    proto, tensors = light_proto(model)
     result = ir.from_proto(function(proto))
-    for value in list(result.graph.inputs)[inputs:]:
+    for value in list(result.graph.inputs)[len(model.graph.inputs) :]:
         result.graph.inputs.remove(value)
         value.const_value = tensors[str(value.name)]
         result.graph.register_initializer(value)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx.shape_inference
 import onnx_ir as ir
 
-from webkiln.passes.graph import dims, through_proto
+from webkiln.passes.graph import dims, light_proto
 
 __all__ = ["infer_shapes"]
 
@@ -26,19 +28,32 @@ def infer_shapes(model: ir.Model) -> ir.Model:
             ):
                 known = [dim if isinstance(dim, int) or dim in symbols else None for dim in shape]
                 value.shape = ir.Shape(known) if value.is_graph_output() else None
-    inferred = through_proto(
-        model, lambda proto: onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    )
-    found = {value.name: value for node in inferred.graph.all_nodes() for value in node.outputs}
+    proto, _ = light_proto(model)
+    inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    found = {info.name: info.type for info in _value_infos(inferred.graph)}
     for node in model.graph.all_nodes():
         for value in node.outputs:
-            other = found.get(value.name)
-            if other is not None:
-                value.type = value.type or other.type
-                if other.shape is not None:
-                    value.shape = other.shape
+            kind = found.get(str(value.name))
+            if kind is not None:
+                value.type = value.type or ir.serde.deserialize_type_proto_for_type(kind)
+                told = ir.serde.deserialize_type_proto_for_shape(kind)
+                value.shape = value.shape if told is None else told
     for initializer in model.graph.initializers.values():
         if initializer.const_value is not None:
             initializer.dtype = initializer.const_value.dtype
             initializer.shape = ir.Shape(list(initializer.const_value.shape.numpy()))
     return model
+
+
+def _value_infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    """What is said of the values of `graph` and of the graphs inside its nodes."""
+    yield from graph.value_info
+    yield from graph.output
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if _has_graph(attribute) else ():
+                yield from _value_infos(inner)
+
+
+def _has_graph(attribute: onnx.AttributeProto) -> bool:
+    return attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)

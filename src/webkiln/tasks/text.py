@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,15 @@ def _longest(plan: Mapping[str, Any], name: str) -> tuple[int, bool]:
     return next(dim["max"] for dim in plan["dims"] if dim["name"] == extent), False
 
 
+@lru_cache(maxsize=1)
+def _read(content: bytes) -> Tokenizer:
+    """Kept for the next text: reading a vocabulary takes longer than a sentence does."""
+    return Tokenizer.from_buffer(content)
+
+
 def _tokenizer(content: bytes) -> Tokenizer:
-    tokenizer = Tokenizer.from_buffer(content)
+    """It is one object for all callers, each of whom sets how it cuts."""
+    tokenizer = _read(content)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
