@@ -261,17 +261,9 @@ def _wasm(
     kernels = unique([s.kernel for e in entries for s in e.steps["wasm"]], c.kernel_source)
     index = iter(kernels.of_step)
     dims = list(dict.fromkeys(d for e in entries for d in e.program.dims))
-    bounds = {d.name: d.max for d in dims if d.max is not None}
     calls = [
         [
-            StepCall(
-                step.kernel,
-                kernels.names[next(index)],
-                [memory.wasm[b] for b in step.kernel.bound],
-                [memory.sizes[b] for b in step.kernel.bound],
-                step.kernel.params,
-                evaluate(step.flops, bounds) + evaluate(step.bytes, bounds),
-            )
+            StepCall(step, kernels.names[next(index)], memory.wasm, memory.sizes)
             for step in e.steps["wasm"]
         ]
         for e in entries

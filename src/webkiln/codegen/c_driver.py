@@ -6,19 +6,21 @@ thread's share of one step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from webkiln.codegen.c import type_name
+from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Const, Dim, Expr, Op, const
-from webkiln.ir.program import Kernel
+from webkiln.ir.program import Step
 from webkiln.ir.simplify import simplify
 
 __all__ = ["SHARES", "StepCall", "driver"]
 
-#: What a barrier costs in bytes and operations of a step: half a microsecond, more where a thread
-#: is late. Steps below that are not worth one, nor claims.
+#: What a barrier costs in a step's bytes and operations: half a microsecond, more where a thread is
+#: late. Steps below that are not worth one, nor claims.
 SMALL = 1 << 14
 
 #: How threads share a step. Kernels include the loop over its parts, so that what they do once is
@@ -32,15 +34,18 @@ static inline int share(int tasks, int thread, int threads) {
   return (int)((long long)tasks * thread / threads);
 }
 
-/* `fixed` tasks are shared out beforehand, so that a thread meets again what it wrote; the others
- * go to whoever is ready, since cores differ, and other programs use them too. */
+/* `fixed` tasks are shared out beforehand; the others go to whoever is ready. */
 static inline Part part_of(int tasks, int fixed, int thread, int threads) {
   int chunk = tasks / (16 * threads);
   return (Part){share(fixed, thread, threads), share(fixed, thread + 1, threads), fixed, tasks,
                 chunk < 1 ? 1 : chunk};
 }
 
-static inline int half_of(int tasks, int threads) { return threads == 1 ? tasks : tasks / 2; }
+/* How many are shared out of many: a thread reads memory in one long stretch, and meets again what
+ * it wrote. The rest evens out that cores differ, and that other programs use them too. */
+static inline int most_of(int tasks, int threads) {
+  return threads == 1 ? tasks : (int)(tasks * 3LL / 4);
+}
 
 /* Whether there is more to do for this thread; `part` says what. */
 static inline int claim_part(Part *part) {
@@ -57,39 +62,35 @@ static inline int any_part(Part *part) { return part->begin < part->end || claim
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """One step of a program as the driver calls it: kernel `name` on `addresses` with `params`.
+    """A step of a program as the driver calls it: its kernel is the function `name`.
 
-    `sizes` are the bytes at the addresses; `cost` is bytes and operations, at the bounds of the
-    dims.
+    `addresses` and `sizes` are the memory plan's, of buffers, in bytes.
     """
 
-    kernel: Kernel
+    step: Step
     name: str
-    addresses: Sequence[int]
-    sizes: Sequence[int]
-    params: Sequence[Expr]
-    cost: int
+    addresses: Mapping[Buffer, int]
+    sizes: Mapping[Buffer, int]
 
     @property
     def small(self) -> bool:
         """Whether a barrier would cost as much."""
-        return self.cost <= SMALL
-
-    def places(self, written: bool) -> Iterator[range]:
-        """The memory that it touches, or only what it writes."""
-        every = zip(self.addresses, self.sizes, self.kernel.access, strict=True)
-        return (range(a, a + n) for a, n, access in every if access != "read" or not written)
+        cost = simplify(self.step.flops + self.step.bytes)
+        return isinstance(cost, Const) and int(cost.value) <= SMALL
 
     def disturbs(self, other: StepCall) -> bool:
         """Whether it touches what `other` writes, or writes what that touches."""
-        return _meet(self.places(True), other.places(False)) or _meet(
-            self.places(False), other.places(True)
+        mine, others = self.step.writes, other.step.writes
+        return _meet(self._places(self.step.kernel.bound), other._places(others)) or _meet(
+            self._places(mine), other._places(other.step.kernel.bound)
         )
 
+    def _places(self, buffers: Sequence[Buffer]) -> list[range]:
+        return [range(self.addresses[b], self.addresses[b] + self.sizes[b]) for b in buffers]
 
-def _meet(a: Iterator[range], b: Iterator[range]) -> bool:
-    others = list(b)
-    return any(x.start < y.stop and y.start < x.stop for x in a for y in others)
+
+def _meet(some: Sequence[range], others: Sequence[range]) -> bool:
+    return any(x.start < y.stop and y.start < x.stop for x in some for y in others)
 
 
 def driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
@@ -114,7 +115,7 @@ def _waits(steps: Sequence[StepCall]) -> list[bool]:
     """
     out: list[bool] = []
     under_way: list[StepCall] = []
-    for step, following in zip(steps, steps[1:], strict=False):
+    for step, following in pairwise(steps):
         under_way.append(step)
         out.append(not step.small or any(following.disturbs(s) for s in under_way))
         if out[-1]:
@@ -123,16 +124,17 @@ def _waits(steps: Sequence[StepCall]) -> list[bool]:
 
 
 def _case(label: int, call: StepCall, waits: bool, dims: Mapping[Dim, str]) -> list[str]:
+    kernel = call.step.kernel
     total: Expr = const(1, I32)
-    for loop in call.kernel.loops:
+    for loop in kernel.loops:
         total = total * loop.extent
     count = _plain(simplify(total), dims)
     arguments = [
-        f"({type_name(b.dtype)} *){address}"
-        for b, address in zip(call.kernel.buffers, call.addresses, strict=True)
+        f"({type_name(b.dtype)} *){call.addresses[own]}"
+        for b, own in zip(kernel.buffers, kernel.bound, strict=True)
     ]
-    arguments += [_plain(p, dims) for p in call.params]
-    fixed = count if call.small else f"half_of({count}, threads)"
+    arguments += [_plain(p, dims) for p in kernel.params]
+    fixed = count if call.small else f"most_of({count}, threads)"
     return [
         f"  case {label}:",
         f"    part = part_of({count}, {fixed}, thread, threads);",
