@@ -251,11 +251,11 @@ def test_a_step_that_returns_0_does_not_hold_the_next(tmp_path):
     step = """
     int *words = (int *)700000;
     if (step == 0) {
-      while (thread && __atomic_load_n(words + 17, __ATOMIC_ACQUIRE) <= words[thread]) {}
+      if (thread) webkiln_await(700000 + 4 * 17, words[thread], 1000);
       words[thread]++;
       return 0;
     }
-    if (step == 1 && thread == 0) __atomic_fetch_add(words + 17, 1, __ATOMIC_RELEASE);
+    if (step == 1 && thread == 0) webkiln_signal(700000 + 4 * 17, words[17] + 1);
     if (step == 2 && thread == 0) words[16] += words[0] + words[1] + words[2];"""
     exits, counts, total = team(step, tmp_path)
     assert exits == [0, 0]
