@@ -22,6 +22,7 @@ from webkiln.bundle.golden import GoldenSample
 from webkiln.bundle.plan import Plan
 from webkiln.bundle.writer import DispatchRecord, KernelRecord, ProgramRecord, Shader, assemble
 from webkiln.codegen import c, c_module
+from webkiln.codegen.c_driver import StepCall
 from webkiln.codegen.unique import KernelSet, unique
 from webkiln.errors import InputError
 from webkiln.frontends.source import Source
@@ -259,19 +260,14 @@ def _wasm(
     progress("compile WebAssembly", 0, 1)
     kernels = unique([s.kernel for e in entries for s in e.steps["wasm"]], c.kernel_source)
     index = iter(kernels.of_step)
+    dims = list(dict.fromkeys(d for e in entries for d in e.program.dims))
     calls = [
         [
-            c_module.StepCall(
-                step.kernel,
-                kernels.names[next(index)],
-                [memory.wasm[b] for b in step.kernel.bound],
-                step.kernel.params,
-            )
+            StepCall(step, kernels.names[next(index)], memory.wasm, memory.sizes)
             for step in e.steps["wasm"]
         ]
         for e in entries
     ]
-    dims = list(dict.fromkeys(d for e in entries for d in e.program.dims))
     text = c_module.module_source(kernels.sources, kernels.kernels, calls, dims)
     planes = c_module.multiplies_planes(kernels.kernels)
     variants = PLANES_VARIANTS if planes else VARIANTS

@@ -37,7 +37,7 @@ static const float *const w = (const float *){WEIGHTS_AT};
 
 int webkiln_steps(int program) {{ (void)program; return 3; }}
 
-void webkiln_step(int program, int step, int thread, int threads) {{
+int webkiln_step(int program, int step, int thread, int threads) {{
     (void)program;
     int n = webkiln_dim(0);
     const float *x = (const float *){X};
@@ -49,13 +49,14 @@ void webkiln_step(int program, int step, int thread, int threads) {{
     switch (step) {{
     case 0:  // the threads' shares are interleaved
         for (int i = thread; i < n; i += threads) t[i] = x[i] * w[0];
-        return;
+        return 1;
     case 1:  // read in reverse: right only if the barrier before holds
         for (int i = n - 1 - thread; i >= 0; i -= threads) y[i] = t[i] + w[{WEIGHTS - 1}];
-        return;
+        return 1;
     default:
         for (int tile; (tile = webkiln_claim()) * 16 < n;)
             for (int i = tile * 16; i < n && i < tile * 16 + 16; i++) z[i] = ids[i] * 3;
+        return 1;
     }}
 }}
 """

@@ -19,6 +19,7 @@ from tests import wgpu_runner
 from tests.ops.harness import Case, build, lowered
 from webkiln.bundle.edge import to_storage
 from webkiln.codegen import c, c_module
+from webkiln.codegen.c_driver import StepCall
 from webkiln.codegen.unique import unique
 from webkiln.interpret.compute import value_of
 from webkiln.ir.buffer import Buffer
@@ -67,12 +68,7 @@ def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
     index = iter(kernels.of_step)
     programs = [
         [
-            c_module.StepCall(
-                step.kernel,
-                kernels.names[next(index)],
-                [x.memory.wasm[b] for b in step.kernel.bound],
-                step.kernel.params,
-            )
+            StepCall(step, kernels.names[next(index)], x.memory.wasm, x.memory.sizes)
             for step in x.steps
         ]
         for x in cases

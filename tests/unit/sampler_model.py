@@ -16,6 +16,7 @@ from tests import wgpu_runner
 from webkiln import passes
 from webkiln.bundle.edge import to_storage
 from webkiln.codegen import c, c_module
+from webkiln.codegen.c_driver import StepCall
 from webkiln.codegen.unique import unique
 from webkiln.interpret.compute import value_of
 from webkiln.ir.buffer import Buffer
@@ -134,9 +135,7 @@ class OnWasm:
         self.memory_plan = plan = plan_memory([self.program], io)
         kernels = unique([s.kernel for s in steps], c.kernel_source)
         calls = [
-            c_module.StepCall(
-                s.kernel, kernels.names[k], [plan.wasm[b] for b in s.kernel.bound], []
-            )
+            StepCall(s, kernels.names[k], plan.wasm, plan.sizes)
             for s, k in zip(steps, kernels.of_step, strict=True)
         ]
         source = c_module.module_source(kernels.sources, kernels.kernels, [calls], [])

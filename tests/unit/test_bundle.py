@@ -51,12 +51,13 @@ static void doubled(const int *ids, int *out, int n) {
   for (int i = 0; i < n; i++) out[i] = 2 * ids[i];
 }
 int webkiln_steps(int program) { return program == 0 ? 3 : 0; }
-void webkiln_step(int program, int step, int thread, int threads) {
+int webkiln_step(int program, int step, int thread, int threads) {
   int n = webkiln_dim(0);
   if (step == 0) product(X, W, Y, n * thread / threads, n * (thread + 1) / threads);
-  if (thread) return;
+  if (thread) return 1;
   if (step == 1) larger(Y, IDS, FLAGS, n);
   if (step == 2) doubled(IDS, OUT, n);
+  return 1;
 }
 """
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.graphs import lower, parse
 from webkiln.codegen.c import kernel_source
-from webkiln.codegen.c_module import StepCall, module_source
+from webkiln.codegen.c_driver import StepCall
+from webkiln.codegen.c_module import module_source
 from webkiln.codegen.unique import unique
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import BOOL, F32, I32, U32
@@ -33,6 +34,8 @@ from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.stmt import Assign, Declare, For, If, Store, register
 from webkiln.lower.fuse import fuse
 from webkiln.lower.layout import assign_layouts
+from webkiln.memory.size import bytes_at
+from webkiln.schedule.program import schedule_program
 from webkiln.schedule.wasm import schedule
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "c"
@@ -47,9 +50,7 @@ def body(*statements: object) -> list[str]:
     loops = (Loop(T, const(8, I32), "task"),)
     kernel = Kernel("", "test", (X, Y), ("read", "write"), (), loops, statements)
     lines = kernel_source(kernel, "k").splitlines()
-    assert lines[0] == (
-        "KERNEL void k(const f32 *restrict v0, f32 *restrict v1, int begin, int end) {"
-    ).replace("v0", "b0").replace("v1", "b1")
+    assert lines[0] == "KERNEL void k(const f32 *restrict b0, f32 *restrict b1, Part *part) {"
     return [line.strip() for line in lines[3:-2]]
 
 
@@ -164,15 +165,59 @@ def test_equal_kernels_are_one() -> None:
     assert list(merged.sources) == ["k0"]
 
 
+def driven(graph: str, moved: dict[int, int] | None = None) -> list[str]:
+    """The driver's cases for a graph's steps. Buffer i in the order of use is at 4096 (i + 1), or
+    where `moved` has it.
+    """
+    program = lower(graph)
+    steps = schedule_program(program, "wasm")
+    buffers = dict.fromkeys(b for step in steps for b in step.kernel.bound)
+    addresses = {b: (moved or {}).get(i, 4096 * (i + 1)) for i, b in enumerate(buffers)}
+    sizes = {b: bytes_at(b, {"n": 100}) for b in buffers}
+    names = unique([s.kernel for s in steps], kernel_source)
+    calls = [
+        StepCall(s, names.names[k], addresses, sizes)
+        for s, k in zip(steps, names.of_step, strict=True)
+    ]
+    text = module_source(names.sources, names.kernels, [calls], program.dims)
+    return text.partition("switch (program << 16 | step) {")[2].split("case ")[1:]
+
+
 def test_the_driver_passes_dims_and_shares_tasks() -> None:
-    program = lower("g (float[2,n] x) => (float[2,n] y) { y = Relu(x) }")
-    kernel, (n,) = schedule(program.computes[0]), program.dims
-    names = unique([kernel], kernel_source)
-    text = module_source(
-        names.sources, names.kernels, [[StepCall(kernel, "k0", (4096, 8192), (n,))]], (n,)
-    )
-    assert "const int d0 = webkiln_dim(0);" in text
-    assert "k0((f32 *)4096, (f32 *)8192, d0, begin, end);" in text
+    (case,) = driven("g (float[2,n] x) => (float[2,n] y) { y = Relu(x) }")
+    tasks = "((d0 + 2047) / 2048)"
+    assert f"part = part_of({tasks}, most_of({tasks}, threads), thread, threads);" in case
+    assert "k0((f32 *)4096, (f32 *)8192, d0, &part);" in case
+    assert "return 1;" in case
+
+
+BRANCHES = """g (float[2,{n}] x, float[2,{n}] z) => (float[2,{n}] y) {{
+    a = Relu(x)
+    b = Relu(z)
+    y = Add(a, b)
+}}"""
+
+
+def waits(cases: list[str]) -> list[bool]:
+    return ["return 1;" in case for case in cases]
+
+
+def test_no_barrier_between_small_steps_that_do_not_depend_on_each_other() -> None:
+    cases = driven(BRANCHES.format(n=4))
+    assert waits(cases) == [False, True, True]
+    assert "most_of" not in "".join(cases)  # nothing is claimed where others may be a step ahead
+
+
+def test_a_barrier_after_a_step_that_is_not_small() -> None:
+    assert waits(driven(BRANCHES.format(n=40000))) == [True, True, True]
+    assert waits(driven(BRANCHES.format(n="n"))) == [True, True, True]  # who knows
+
+
+def test_a_barrier_before_a_step_that_writes_where_others_read_or_write() -> None:
+    graph = BRANCHES.format(n=4)
+    assert waits(driven(graph, {3: 4096})) == [True, True, True]  # b where x is
+    assert waits(driven(graph, {3: 8192 + 16})) == [True, True, True]  # in a's last bytes
+    assert waits(driven(graph, {3: 8192 + 32})) == [False, True, True]  # right behind a
 
 
 # --- golden texts ---------------------------------------------------------------------------------

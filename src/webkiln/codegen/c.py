@@ -1,6 +1,6 @@
 """Kernels as C with clang's vector types, in which `a + b` is the same for scalars and vectors.
 
-A kernel becomes `KERNEL void k(arguments, int begin, int end)` over a range of its tasks; what it
+A kernel becomes `KERNEL void k(arguments, Part *part)` over a thread's part of its tasks; what it
 calls (`splat_f32x4`, …) is defined in `c_module.py`. The same text compiles for every variant.
 """
 
@@ -99,7 +99,7 @@ class _Printer:
         ]
         arguments += [f"int {self.names.var(p)}" for p in kernel.params]
         self._tasks()
-        arguments += ["int begin", "int end"]
+        arguments.append("Part *part")
         head = f"KERNEL void {name}({', '.join(arguments)}) {{"
         return "\n".join([*self._pool(name), head, *self._locals(name), *self.lines, "}"])
 
@@ -127,13 +127,13 @@ class _Printer:
         return out
 
     def _tasks(self) -> None:
-        """The parallel loops as one range of tasks, decoded into their variables."""
+        """The parallel loops as ranges of tasks, decoded into their variables."""
         once = [s for s in self.kernel.body if isinstance(s, Once)]
         for s in once:
             self.line("{")
             self._indented(s.body)
             self.line("}")
-        self.line("for (int task = begin; task < end; task++) {")
+        self.line("do for (int task = part->begin, end = part->end; task < end; task++) {")
         self.depth += 1
         rest = "task"
         for i, loop in enumerate(reversed(self.kernel.loops)):
@@ -149,7 +149,7 @@ class _Printer:
             rest = f"rest{i}"
         self.block(self.kernel.body[len(once) :])
         self.depth -= 1
-        self.line("}")
+        self.line("} while (claim_part(part));")
 
     # statements -----------------------------------------------------------------------------------
 

@@ -1,33 +1,21 @@
 """The C module of a bundle: types and helpers, the kernels, and the driver that calls them.
 
-It defines the two functions that wasm_runtime.h asks for: how many steps a program has, and one
-thread's share of one step. The same text compiles for every variant.
+The same text compiles for every variant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from webkiln.codegen.c import C_TYPES, legalise, type_name
+from webkiln.codegen.c_driver import SHARES, StepCall, driver
 from webkiln.ir.dtypes import BOOL, I32, DType
-from webkiln.ir.expr import Const, Dim, Expr, Op, const, walk
+from webkiln.ir.expr import Dim, Op, walk
 from webkiln.ir.program import Kernel
-from webkiln.ir.simplify import simplify
 from webkiln.lower.layout import PANEL
 from webkiln.schedule.kernel import expressions, statements
 
-__all__ = ["StepCall", "module_source", "multiplies_planes"]
-
-
-@dataclass(frozen=True, slots=True)
-class StepCall:
-    """One step of a program as the driver calls it: kernel `name` on `addresses` with `params`."""
-
-    kernel: Kernel
-    name: str
-    addresses: Sequence[int]
-    params: Sequence[Expr]
+__all__ = ["module_source", "multiplies_planes"]
 
 
 def module_source(
@@ -41,7 +29,7 @@ def module_source(
         '#include "wasm_runtime.h"',
         _prelude(used),
         *kernels.values(),
-        _driver(programs, dims),
+        driver(programs, dims),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -64,7 +52,7 @@ def _prelude(kernels: Sequence[Kernel]) -> str:
         wide.setdefault(type_name(I32.vector(PANEL)), I32.vector(PANEL))
     masks_first = sorted(wide.values(), key=lambda t: (t.kind != "i", t.name, t.lanes))
     vectors = [_vector_helpers(t) for t in masks_first]
-    return "\n".join([_KERNEL, *scalars, _SCALAR_HELPERS, *vectors])
+    return "\n".join([_KERNEL, SHARES, *scalars, _SCALAR_HELPERS, *vectors])
 
 
 def multiplies_planes(kernels: Sequence[Kernel]) -> bool:
@@ -314,69 +302,3 @@ def _fold(element: str, combine: str, text: str | None, lanes: int) -> str:
             f"({text.format(a, b)})" if text else f"{combine}_{element}({a}, {b})" for a, b in pairs
         ]
     return terms[0]
-
-
-def _driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
-    """`webkiln_steps` and `webkiln_step`: which kernel, on which addresses, over which tasks."""
-    counts = " : ".join(f"program == {i} ? {len(steps)}" for i, steps in enumerate(programs))
-    lines = [_SHARE, "", f"int webkiln_steps(int program) {{ return {counts} : 0; }}", ""]
-    lines.append("void webkiln_step(int program, int step, int thread, int threads) {")
-    lines += [f"  const int d{i} = webkiln_dim({i});" for i in range(len(dims))]
-    lines += [f"  (void)d{i};" for i in range(len(dims))]
-    lines.append("  switch (program << 16 | step) {")
-    names = {d: f"d{i}" for i, d in enumerate(dims)}
-    for p, steps in enumerate(programs):
-        for i, call in enumerate(steps):
-            lines += _case(p << 16 | i, call, names)
-    return "\n".join([*lines, "  }", "}"])
-
-
-_SHARE = """
-/* Where thread `thread`'s part of `tasks` begins. */
-static inline int share(int tasks, int thread, int threads) {
-  return (int)((long long)tasks * thread / threads);
-}
-
-/* Half of a step's tasks are shared out beforehand, so that a thread meets again what it wrote; the
- * other half goes to whoever is ready, since cores differ, and other programs use them too. */
-static inline int fixed_tasks(int tasks, int threads) { return threads == 1 ? tasks : tasks / 2; }
-static inline int chunk_of(int tasks, int threads) { return tasks / (8 * threads) + 1; }
-""".strip()
-
-
-def _case(label: int, call: StepCall, dims: Mapping[Dim, str]) -> list[str]:
-    total: Expr = const(1, I32)
-    for loop in call.kernel.loops:
-        total = total * loop.extent
-    count = _plain(simplify(total), dims)
-    arguments = [
-        f"({type_name(b.dtype)} *){address}"
-        for b, address in zip(call.kernel.buffers, call.addresses, strict=True)
-    ]
-    arguments += [_plain(p, dims) for p in call.params]
-    return [
-        f"  case {label}: {{",
-        f"    const int tasks = {count};",
-        "    const int fixed = fixed_tasks(tasks, threads), chunk = chunk_of(tasks, threads);",
-        "    int begin = share(fixed, thread, threads), end = share(fixed, thread + 1, threads);",
-        "    while (begin < tasks) {",
-        f"      {call.name}({', '.join([*arguments, 'begin', 'end'])});",
-        "      begin = fixed + webkiln_claim() * chunk, end = min_i32(begin + chunk, tasks);",
-        "    }",
-        "    break;",
-        "  }",
-    ]
-
-
-def _plain(e: Expr, dims: Mapping[Dim, str]) -> str:
-    """An integer expression over dims."""
-    if isinstance(e, Const):
-        return str(int(e.value))
-    if isinstance(e, Dim):
-        return dims[e]
-    assert isinstance(e, Op)
-    a, b = (_plain(x, dims) for x in e.args)
-    if e.name in ("min", "max"):
-        return f"{e.name}_i32({a}, {b})"
-    symbol = {"add": "+", "sub": "-", "mul": "*", "floordiv": "/", "mod": "%"}[e.name]
-    return f"({a} {symbol} {b})"

@@ -4,11 +4,13 @@
  *
  *     #include "wasm_runtime.h"
  *     int webkiln_steps(int program) { return 12; }
- *     void webkiln_step(int program, int step, int thread, int threads) { ... }
+ *     int webkiln_step(int program, int step, int thread, int threads) { ... return 1; }
  *
  * `webkiln_step` does thread `thread`'s share of a step. The driver below puts a barrier after
- * every step, so a step may read all that earlier steps wrote. A step that needs a barrier inside
- * calls webkiln_barrier(threads) on every thread. To share work of uneven cost, or among uneven
+ * every step that returns 1, so that the next may read all that it and earlier ones wrote. Where it
+ * returns 0, on every thread, the next may begin before others have done their shares of it; such a
+ * step claims nothing. A step that needs a barrier inside calls webkiln_barrier(threads) on every
+ * thread. To share work of uneven cost, or among uneven
  * cores, a step takes tiles one at a time with webkiln_claim():
  *
  *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // restarts at each barrier
@@ -43,7 +45,8 @@ enum {
     WEBKILN_ARRIVED = 576,   /* threads that reached the barrier */
     WEBKILN_PHASE = 640,     /* counts barriers; threads sleep on it */
     WEBKILN_CLAIMED = 704,   /* tiles handed out since the last barrier */
-    WEBKILN_TRAPPED = 768    /* a helper trapped and will not arrive; see webkiln_barrier */
+    WEBKILN_TRAPPED = 768,   /* a helper trapped and will not arrive; see webkiln_barrier */
+    WEBKILN_SLEEPERS = 832   /* threads that may be asleep; nobody is woken while there are none */
 };
 
 /* Looks this often before sleeping; 4096 looks are about 10 microseconds. Between steps the others
@@ -59,7 +62,7 @@ enum {
 #define WEBKILN_SPIN_WOKEN (1 << 19)
 
 int webkiln_steps(int program);
-void webkiln_step(int program, int step, int thread, int threads);
+int webkiln_step(int program, int step, int thread, int threads);
 
 static inline int *webkiln_word(int address) { return (int *)(unsigned long)address; }
 
@@ -75,15 +78,19 @@ static int webkiln_await(int address, int old, int spin) {
     for (;; spin = WEBKILN_SPIN_WOKEN) {
         for (int i = 0; i < spin; i++)
             if ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != old) return now;
+        __atomic_fetch_add(webkiln_word(WEBKILN_SLEEPERS), 1, __ATOMIC_SEQ_CST);
         __builtin_wasm_memory_atomic_wait32(word, old, -1);
+        __atomic_fetch_sub(webkiln_word(WEBKILN_SLEEPERS), 1, __ATOMIC_SEQ_CST);
     }
 }
 
-/* Sets the word and wakes who awaits it. */
+/* Sets the word and wakes who awaits it. Waking takes the engine a microsecond even where nobody
+ * sleeps; who is about to sleep counts itself first, and then finds the word changed. */
 static void webkiln_signal(int address, int value) {
     int *word = webkiln_word(address);
-    __atomic_store_n(word, value, __ATOMIC_RELEASE);
-    __builtin_wasm_memory_atomic_notify(word, ~0u);
+    __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(webkiln_word(WEBKILN_SLEEPERS), __ATOMIC_SEQ_CST))
+        __builtin_wasm_memory_atomic_notify(word, ~0u);
 }
 
 /* Calls helpers 1 … threads-1. Count and team share a word, so that a helper outside the team,
@@ -131,8 +138,7 @@ static void webkiln_barrier(int threads) {
 
 static void webkiln_work(int program, int thread, int threads) {
     for (int step = 0, steps = webkiln_steps(program); step < steps; step++) {
-        webkiln_step(program, step, thread, threads);
-        webkiln_barrier(threads);
+        if (webkiln_step(program, step, thread, threads)) webkiln_barrier(threads);
     }
 }
 

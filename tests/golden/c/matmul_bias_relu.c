@@ -1,5 +1,5 @@
-KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restrict b2, f32 *restrict b3, int v0, int begin, int end) {
-  for (int task = begin; task < end; task++) {
+KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restrict b2, f32 *restrict b3, int v0, Part *part) {
+  do for (int task = part->begin, end = part->end; task < end; task++) {
     const int v1 = 0;
     const int v2 = task % ((v0 + 629) / 630), rest1 = task / ((v0 + 629) / 630);
     const int v3 = rest1;
@@ -52,5 +52,5 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restri
         *(f32x8 *)((b3 + (s10 + (v4 * 128))) + 0) = max_f32x8((v5 + *(const f32x8 *)((b2 + s10) + 0)), splat_f32x8(0.0f));
       }
     }
-  }
+  } while (claim_part(part));
 }

@@ -42,7 +42,7 @@ from webkiln.schedule.wasm.unpacked import UnpackedRows
 
 __all__ = ["quantised"]
 
-TASKS = 8  # of one row: each thread stages it, so few, but enough to share among a few threads
+TASKS = 32  # of one row, as far as there are panels: enough to share evenly among a few threads
 BLOCK_ROWS = 16  # of several: the weights, in the second-level cache, are read once a block
 #: rows of a tile by the bits of A (0: float32) and of a weight: each has one or two sums a column.
 TILE_ROWS = {(0, 4): 4, (8, 4): 4, (16, 4): 2, (0, 8): 2, (8, 8): 2, (16, 8): 2}
