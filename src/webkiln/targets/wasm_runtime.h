@@ -10,8 +10,8 @@
  * every step that returns 1, so that the next may read all that it and earlier ones wrote. Where it
  * returns 0, on every thread, the next may begin before others have done their shares of it; such a
  * step claims nothing. A step that needs a barrier inside calls webkiln_barrier(threads) on every
- * thread. To share work of uneven cost, or among uneven
- * cores, a step takes tiles one at a time with webkiln_claim():
+ * thread. To share work of uneven cost, or among uneven cores, a step takes tiles one at a time with
+ * webkiln_claim():
  *
  *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // restarts at each barrier
  *
