@@ -274,6 +274,22 @@ def test_a_grey_picture_and_one_with_alpha(open_page, url, folder, tmp_path):
         assert classes(page) == locally(folder, tmp_path / name)
 
 
+def test_disposing_ends_what_is_being_prepared(open_page, url):
+    page = open_page(url)
+    script = """async () => {
+      const { pipeline } = await import("./webkiln.js");
+      const classify = await pipeline("./", { device: "wasm" });
+      const image = new ImageData(2000, 2000);
+      const late = () => new Promise((done) => setTimeout(done, 10_000, "still waiting"));
+      const failed = (run) => Promise.race([late(), run.then(() => "done", ({ code }) => code)]);
+      const underWay = failed(classify(image));
+      await new Promise((done) => setTimeout(done)); // it is with the worker now, or nearly
+      await classify.dispose();
+      return [await underWay, await failed(classify(image))];
+    }"""
+    assert page.evaluate(script) == ["disposed", "disposed"]
+
+
 def test_webgpu_finds_the_same(webgpu_browser: Browser, url, folder):
     page = webgpu_browser.new_page()
     page.goto(url)

@@ -29,14 +29,14 @@ pytestmark = [
 # Engines that need no compiler: they answer with the reference times a factor, and log their runs.
 FAKE_ENGINES = """
 window.log = [];
-const fake = (name, factor) => async (testcase) => ({
-  description: name,
+const fake = (engine, factor) => async (name, testcase) => ({
+  description: engine,
   async run() {
-    window.log.push(name);
-    const [{ name: output, data }] = testcase.outputs;
+    window.log.push(engine);
+    const [{ name: output, data }] = (await testcase).outputs;
     return { [output]: data.map((x) => factor * x) };
   },
-  async dispose() { window.log.push(`${name} disposed`); },
+  async dispose() { window.log.push(`${engine} disposed`); },
 });
 export const ENGINES = {
   a: fake("a", 1),

@@ -67,7 +67,8 @@ export async function streamWeights(
         sink.place(shard.offset, part.bytes);
         kept.has(shard);
       } else if (read) {
-        setTimeout(() => (last = last.then(() => readBack(part))), LATER);
+        const keep = (): Promise<void> => readBack(part).catch(() => undefined); // for want of memory
+        setTimeout(() => (last = last.then(keep)), LATER);
       } else {
         spare = undefined;
         setTimeout(() => void kept.saveWhole(part), shard.offset < LATER_BYTES ? LATER : 0);

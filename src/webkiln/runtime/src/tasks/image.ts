@@ -11,7 +11,7 @@ export type ImageInput =
 
 /** Turns images into a model's input. */
 export interface ImageReader {
-  /** @throws WebkilnError "input-image" when it is not an image that this browser reads, "aborted". */
+  /** @throws WebkilnError "input-image" when this browser can't read it, "aborted", "disposed". */
   read(image: ImageInput, dtype: DType, signal?: AbortSignal): Promise<Tensor>;
   close(): void;
 }
@@ -58,17 +58,19 @@ export function imageReader(settings: ImageSettings): ImageReader {
     waiting.get(data.id)?.resolve(data);
     waiting.delete(data.id);
   };
-  worker.onerror = () => {
-    const error = new WebkilnError("worker-failed", "The worker that prepares images could not start.");
+  let closed: WebkilnError | undefined;
+  const fail = (error: WebkilnError): void => {
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
   };
+  worker.onerror = () =>
+    fail(new WebkilnError("worker-failed", "The worker that prepares images could not start."));
 
   async function read(image: ImageInput, dtype: DType, signal?: AbortSignal): Promise<Tensor> {
     const source = await portable(image, signal);
     const id = next++;
     const response = await new Promise<Response>((resolve, reject) => {
-      if (signal?.aborted) return reject(aborted());
+      if (closed || signal?.aborted) return reject(closed ?? aborted());
       signal?.addEventListener("abort", () => reject(aborted()), { once: true });
       waiting.set(id, { resolve, reject });
       const request: Request = { id, image: source, settings };
@@ -81,5 +83,10 @@ export function imageReader(settings: ImageSettings): ImageReader {
     return new Tensor(dtype, response.data, response.shape);
   }
 
-  return { read, close: () => worker.terminate() };
+  const close = (): void => {
+    closed = new WebkilnError("disposed", "The model was disposed.", "Load it again.");
+    worker.terminate();
+    fail(closed);
+  };
+  return { read, close };
 }
