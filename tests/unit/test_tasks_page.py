@@ -147,6 +147,12 @@ def test_an_unbuilt_runtime_is_said_to_be(tmp_path):
         page.render("generic", PLAN, "Title", tmp_path)
 
 
+def test_a_runtime_without_the_script_of_heads_is_said_to_be_unbuilt(dist):
+    (dist / "head.js").unlink()
+    with pytest.raises(MissingDependencyError, match=r"head\.js is missing"):
+        page.render("generic", PLAN, "Title", dist)
+
+
 def test_the_head_begins_with_as_many_shards_as_memory_allows(dist):
     def early(sizes):
         shards = [{"file": f"{i}.bin", "bytes": size << 20} for i, size in enumerate(sizes)]

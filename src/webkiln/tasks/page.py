@@ -47,6 +47,7 @@ HEADERS = {
 _EARLY_SHARDS, _EARLY_BYTES = 4, 48 << 20
 # A page that fills the screen reaches under a phone's notch, and ends where its keyboard begins.
 _WHOLE_SCREEN = ", viewport-fit=cover, interactive-widget=resizes-content"
+_HEAD = "head.js"  # of the built runtime: stands in the page itself
 _FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -69,7 +70,7 @@ def render(
     """
     page = task if task in DESCRIPTIONS else "generic"
     files = _runtime_files(page, dist_dir)
-    head = (dist_dir / "head.js").read_text("utf-8").strip()
+    head = files.pop(_HEAD).decode().strip()
     text = {
         "index.html": _index(
             page, plan, list(files), head, title, home, description or DESCRIPTIONS[page]
@@ -222,10 +223,10 @@ def _about(about: Mapping[str, str]) -> str:
 
 
 def _runtime_files(page: str, dist: Path) -> dict[str, bytes]:
-    """The built JavaScript that this page needs, by its path in the bundle."""
+    """The built JavaScript that this page needs, by its path in the bundle, and `_HEAD`."""
     try:
         built = json.loads((dist / "manifest.json").read_bytes())
-        names = [*built["core"], *built["tasks"][page], *built["app"][page]]
+        names = [*built["core"], *built["tasks"][page], *built["app"][page], _HEAD]
         return {name: (dist / name).read_bytes() for name in names}
     except (FileNotFoundError, KeyError) as error:
         missing = error.filename if isinstance(error, FileNotFoundError) else f"{error} in {dist}"
