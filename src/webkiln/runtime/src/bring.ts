@@ -22,7 +22,7 @@ export const mark = (plan: string): string => `webkiln early ${plan}`;
  * Shards are fetched past the browser's own cache where the device keeps them: that need not keep
  * them too, and takes its time to.
  */
-export function shardCache(): RequestCache {
+function shardCache(): RequestCache {
   return "getDirectory" in (navigator.storage ?? {}) ? "no-store" : "default";
 }
 
