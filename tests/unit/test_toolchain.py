@@ -246,6 +246,26 @@ def test_threads_share_every_step(tmp_path):
     assert total == 3 * 64 * sum(range(1, 21))
 
 
+def test_patience_is_for_all_waits_together(tmp_path):
+    """Where one thread is late at every step, as with another program on its core, the others soon
+    sleep, instead of keeping the core for some milliseconds each time.
+    """
+    step = """
+    int *words = (int *)700000, *tiles = (int *)710000, *asleep = webkiln_word(WEBKILN_SLEEPERS);
+    if (thread == 1) while (__atomic_load_n(asleep, __ATOMIC_ACQUIRE) < 2) {}
+    for (int i; (i = webkiln_claim()) < 64;) tiles[i]++;
+    if (step == 11 && thread == 0) {
+      words[0] = WEBKILN_PATIENCE;
+      words[1] = WEBKILN_PATIENCE + 12 * 2 * WEBKILN_SPIN_IN_RUN;
+      words[2] = tiles[63];
+      words[16] = *webkiln_word(WEBKILN_WASTED);
+    }"""
+    exits, (least, most, done), wasted = team(step, tmp_path, steps=12)
+    assert exits == [0, 0]
+    assert least <= wasted <= most
+    assert done >= 20 * 12 - 1  # of the last step perhaps not yet
+
+
 def test_a_step_that_returns_0_does_not_hold_the_next(tmp_path):
     """Helpers are in step 0 until thread 0 is in step 1: with a barrier between, for ever."""
     step = """

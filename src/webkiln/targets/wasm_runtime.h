@@ -46,16 +46,23 @@ enum {
     WEBKILN_PHASE = 640,     /* counts barriers; threads sleep on it */
     WEBKILN_CLAIMED = 704,   /* tiles handed out since the last barrier */
     WEBKILN_TRAPPED = 768,   /* a helper trapped and will not arrive; see webkiln_barrier */
-    WEBKILN_SLEEPERS = 832   /* threads that may be asleep; nobody is woken while there are none */
+    WEBKILN_SLEEPERS = 832,  /* threads that may be asleep; nobody is woken while there are none */
+    WEBKILN_WASTED = 896     /* looks at a phase that came too late; see webkiln_await_phase */
 };
 
-/* Looks this often before sleeping; 4096 looks are about 10 microseconds. Between steps the others
- * are seldom further behind than a step takes. If they are, the system may have two threads on one
- * core: as long as both can run it moves one away at its next tick, every 4 ms on Linux, while
- * threads that sleep in turn stay there for the whole run. Hence 5 ms, about. Between runs nobody
- * knows how long it will be. */
-#define WEBKILN_SPIN_IN_RUN (1 << 21)
+/* Looks this often before sleeping; 4096 looks are about 10 microseconds. Between runs nobody knows
+ * how long it will be. */
 #define WEBKILN_SPIN_BETWEEN_RUNS 4096
+
+/* Between steps the others are seldom further behind than a step takes, so a thread looks on. If they
+ * are, the system may have two threads on one core. As long as both can run it moves one away at its
+ * next tick, every 4 ms on Linux, while threads that sleep in turn stay there for the whole run: hence
+ * 5 ms, about. But if another program has the other core, nothing is moved, and each look takes the
+ * time of the thread that is waited for: 6 tokens a second instead of 90. So these 5 ms are for all
+ * waits together, and come back in so many runs. */
+#define WEBKILN_SPIN_IN_RUN (1 << 13)
+#define WEBKILN_PATIENCE (1 << 21)
+#define WEBKILN_RECOVERY 8
 
 /* A helper that was woken before there is anything to do will have it in a moment: the page wakes
  * helpers while its message is on the way to thread 0. About 1.3 milliseconds. */
@@ -71,13 +78,20 @@ static inline int webkiln_dim(int index) { return webkiln_word(WEBKILN_DIMS)[ind
 
 #ifdef WEBKILN_THREADS
 
+/* Looks at the word at `address` until it is no longer `old`, `spin` times at most; its last value. */
+static int webkiln_look(int address, int old, int spin) {
+    int now = old;
+    for (int i = 0; i < spin && now == old; i++)
+        now = __atomic_load_n(webkiln_word(address), __ATOMIC_ACQUIRE);
+    return now;
+}
+
 /* Waits until the word at `address` is no longer `old`, `spin` looks long without sleeping; returns
  * its new value. */
 static int webkiln_await(int address, int old, int spin) {
-    int *word = webkiln_word(address), now;
-    for (;; spin = WEBKILN_SPIN_WOKEN) {
-        for (int i = 0; i < spin; i++)
-            if ((now = __atomic_load_n(word, __ATOMIC_ACQUIRE)) != old) return now;
+    int *word = webkiln_word(address);
+    for (int now;; spin = WEBKILN_SPIN_WOKEN) {
+        if ((now = webkiln_look(address, old, spin)) != old) return now;
         __atomic_fetch_add(webkiln_word(WEBKILN_SLEEPERS), 1, __ATOMIC_SEQ_CST);
         __builtin_wasm_memory_atomic_wait32(word, old, -1);
         __atomic_fetch_sub(webkiln_word(WEBKILN_SLEEPERS), 1, __ATOMIC_SEQ_CST);
@@ -111,6 +125,25 @@ static void webkiln_check_team(void) {
     if (__atomic_load_n(webkiln_word(WEBKILN_TRAPPED), __ATOMIC_ACQUIRE)) __builtin_trap();
 }
 
+/* Waits until the phase is no longer `phase`, without sleeping while there is patience. */
+static void webkiln_await_phase(int phase) {
+    int *wasted = webkiln_word(WEBKILN_WASTED);
+    while (webkiln_look(WEBKILN_PHASE, phase, WEBKILN_SPIN_IN_RUN) == phase) {
+        if (__atomic_fetch_add(wasted, WEBKILN_SPIN_IN_RUN, __ATOMIC_RELAXED) < WEBKILN_PATIENCE)
+            continue;
+        webkiln_await(WEBKILN_PHASE, phase, 0);
+        return;
+    }
+}
+
+/* Gives back some of the patience that earlier runs took. Thread 0's, before it calls the others. */
+static void webkiln_recover(void) {
+    int *wasted = webkiln_word(WEBKILN_WASTED);
+    int rest = (*wasted < WEBKILN_PATIENCE ? *wasted : WEBKILN_PATIENCE);
+    rest -= WEBKILN_PATIENCE / WEBKILN_RECOVERY;
+    *wasted = rest > 0 ? rest : 0;
+}
+
 /* Nobody passes before all `threads` are here; what they wrote is then visible to all. */
 static void webkiln_barrier(int threads) {
     int *arrived = webkiln_word(WEBKILN_ARRIVED);
@@ -121,7 +154,7 @@ static void webkiln_barrier(int threads) {
         __atomic_store_n(webkiln_word(WEBKILN_CLAIMED), 0, __ATOMIC_RELAXED);
         webkiln_signal(WEBKILN_PHASE, phase + 1);
     } else {
-        webkiln_await(WEBKILN_PHASE, phase, WEBKILN_SPIN_IN_RUN);
+        webkiln_await_phase(phase);
         webkiln_check_team();
     }
 }
@@ -146,7 +179,10 @@ static void webkiln_work(int program, int thread, int threads) {
  * barrier sees to that. */
 WEBKILN_EXPORT(run) void webkiln_run(int program, int threads) {
 #ifdef WEBKILN_THREADS
-    if (threads > 1) webkiln_call(program, threads);
+    if (threads > 1) {
+        webkiln_recover();
+        webkiln_call(program, threads);
+    }
 #endif
     webkiln_work(program, 0, threads);
 }
