@@ -145,6 +145,19 @@ class TestSecondVisit:
         assert (second["right"], second["first"]) == (True, "kept")
         assert weights(site) == TOTAL
 
+    def test_runs_without_a_pause_do_not_put_it_off_for_ever(
+        self, page: Page, names: list[str]
+    ) -> None:
+        found = run(
+            page,
+            """
+            const model = await open();
+            while (model.storage.state === "pending") await right(model);
+            return [model.storage.state, await files()];
+            """,
+        )
+        assert found == ["kept", dict.fromkeys(names, FILE)]
+
     def test_the_network_is_off(self, wasm_browser: Browser, bundle: Bundle) -> None:
         page = wasm_browser.new_page()
         page.set_default_timeout(30_000)

@@ -14,6 +14,9 @@ import { openWebGPU, type WebGPUModel } from "./webgpu.js";
 
 /** Progress is posted at most this often, in ms. */
 const INTERVAL = 30;
+/** What can wait does while runs follow one another within so many ms, as an answer's do; so long at most. */
+const PAUSE = 250;
+const LONGEST_PAUSE = 1000;
 const PROFILE_RUNS = 5;
 
 /** What another device may do better at. A missing shard, say, is missing for all of them. */
@@ -38,6 +41,8 @@ export class Host {
   private comparing = false;
   /** Milliseconds spent in runs so far. */
   private busy = 0;
+  /** When the last one ended. */
+  private ran = -Infinity;
   private readonly base: URL;
 
   constructor(
@@ -68,7 +73,16 @@ export class Host {
       await this.recover(error);
       return await this.engine!.run(run);
     } finally {
-      this.busy += performance.now() - start;
+      this.ran = performance.now();
+      this.busy += this.ran - start;
+    }
+  }
+
+  /** Resolves in a pause between runs, or when there was none for long. */
+  private async pause(): Promise<void> {
+    const end = performance.now() + LONGEST_PAUSE;
+    while (performance.now() < Math.min(this.ran + PAUSE, end)) {
+      await new Promise((done) => setTimeout(done, PAUSE));
     }
   }
 
@@ -268,7 +282,8 @@ export class Host {
         report("weights", loaded);
       };
       const onStorage = (storage: WeightStorage): void => this.post({ storage });
-      await streamWeights(plan.weights, this.base, sink, { onBytes, onStorage }, signal);
+      const pause = (): Promise<void> => this.pause();
+      await streamWeights(plan.weights, this.base, sink, { onBytes, onStorage, pause }, signal);
       report("compile", total);
     };
   }

@@ -21,6 +21,8 @@ export interface Listener {
   onBytes(count: number): void;
   /** Called once, when it is clear whether they are kept; mostly after they are all in place. */
   onStorage(storage: WeightStorage): void;
+  /** Resolves when nobody waits for the model, or has waited long enough for us. */
+  pause(): Promise<void>;
 }
 
 /** In ms: what arrived is written to the device when the first answer is there, more often than not. */
@@ -47,6 +49,7 @@ export async function streamWeights(
   signal?.addEventListener("abort", forward);
   const { read } = sink;
   const readBack = async ({ shard, saved }: Part): Promise<void> => {
+    await listener.pause();
     const part = { ...emptyPart(shard), saved };
     part.bytes.set(read!(shard.offset, shard.bytes));
     // The model has had it since; what is sealed has to be right beyond doubt.
