@@ -344,6 +344,34 @@ def test_runs_queue_and_abort(page: Page) -> None:
     assert result["after"] is True
 
 
+@pytest.mark.parametrize("device", ["wasm", "webgpu"])
+def test_a_run_takes_over_what_the_one_before_gave(page: Page, device: str) -> None:
+    script = """
+      const model = await load("./model/", args);
+      const { x, ids } = feeds(3);
+      const first = model.run({ x, ids });
+      const second = model.run({ ids }, { carry: { x: "y" } });
+      const third = model.run({ ids }, { carry: { x: "y" }, outputs: ["z"] });
+      const values = [await first, await second].map(({ y }) => [...y.data]);
+      await third;
+      const code = async (...run) => model.run(...run).then(() => "none", (error) => error.code);
+      const codes = [
+        await code({ ids }, { carry: { x: "y" } }),                   // the third did not give it
+        await code({ ids }, { carry: { x: "z" } }),                   // of another type
+        await code({ ids }, { carry: { x: "no" } }),
+        await code({ x, ids }, { carry: { x: "y" } }),                // fed as well
+        await code({ x, ids }),
+        await code({ ids: feeds(4).ids }, { carry: { x: "y" } }),     // of another size
+      ];
+      await model.dispose();
+      return { x: [...x.data], values, codes };
+    """
+    result = run(page, script, device=device, threads=1)
+    once = [2 * x + 1 for x in result["x"]]
+    assert result["values"] == [once, [2 * x + 1 for x in once]]
+    assert result["codes"] == ["option-invalid"] * 4 + ["none", "option-invalid"]
+
+
 def test_dispose_twice_and_run_after(page: Page) -> None:
     result = run(
         page,

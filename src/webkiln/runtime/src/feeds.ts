@@ -25,12 +25,16 @@ function quoted(names: readonly string[]): string {
   return names.map((name) => `"${name}"`).join(", ");
 }
 
-/** Checks names and dtypes, and works out every dimension from the shapes and from `given`. */
+/**
+ * Checks names and dtypes, and works out every dimension from the shapes and from `given`. Inputs that
+ * are `carried` over from the run before are no feeds.
+ */
 export function bind(
   plan: Plan,
   program: PlanProgram,
   feeds: Readonly<Record<string, Tensor>>,
   given: Dims = {},
+  carried: Readonly<Record<string, string>> = {},
 ): Dims {
   const names = program.inputs.map(({ name }) => name);
   for (const name of Object.keys(feeds)) {
@@ -52,7 +56,8 @@ export function bind(
       `It has ${known}.`,
     );
   }
-  for (const port of program.inputs) bindPort(plan, port, feeds[port.name], names, dims);
+  const fed = program.inputs.filter(({ name }) => !Object.hasOwn(carried, name));
+  for (const port of fed) bindPort(plan, port, feeds[port.name], names, dims);
   for (const { name, min, max } of plan.dims) {
     if (dims[name] === undefined && needs(program, name)) {
       throw new WebkilnError(
@@ -63,7 +68,7 @@ export function bind(
     }
     checkBounds(name, (dims[name] ??= min), min, max);
   }
-  for (const port of program.inputs) checkShape(port, feeds[port.name]!, dims);
+  for (const port of fed) checkShape(port, feeds[port.name]!, dims);
   return dims;
 }
 

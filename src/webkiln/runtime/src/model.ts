@@ -72,6 +72,12 @@ export interface RunOptions {
   readonly dims?: Readonly<Record<string, number>>;
   /** Names of the outputs that are wanted; the default is all. */
   readonly outputs?: readonly string[];
+  /**
+   * Inputs, not among the feeds, that take what an output of the run before this one was: `{ input_ids:
+   * "token" }`. So a run may be asked for before that one has ended. The output was asked for, is as
+   * large as the input, and has at most 4 KiB.
+   */
+  readonly carry?: Readonly<Record<string, string>>;
 }
 
 /** One entry point of a model. Most models have one; a chat model has "prefill" and "decode". */

@@ -23,7 +23,17 @@ export interface LoadRequest {
   readonly threads: number | undefined;
 }
 
-export interface RunRequest extends RunInputs {
+/** An input that is the output of this name of the run before. */
+export interface Carried {
+  readonly carried: string;
+}
+
+/** A run whose inputs are not all known yet. */
+export interface AskedRun extends Omit<RunInputs, "inputs"> {
+  readonly inputs: readonly (Uint8Array<ArrayBuffer> | Carried)[];
+}
+
+export interface RunRequest extends AskedRun {
   readonly type: "run";
 }
 

@@ -1,7 +1,7 @@
 /** The page's side of a model: checks and converts, and asks the worker. */
 import { fromPlain, WebkilnError } from "./errors.js";
 import { evaluate } from "./expression.js";
-import { bind, fromStorage, toStorage } from "./feeds.js";
+import { fromStorage } from "./feeds.js";
 import { compare, goldenTensors, type GoldenFile } from "./golden.js";
 import { aborted } from "./http.js";
 import type {
@@ -14,7 +14,8 @@ import type {
   StepProfile,
   WeightStorage,
 } from "./model.js";
-import { resolve, type Plan, type PlanProgram } from "./plan.js";
+import { resolve, type Plan } from "./plan.js";
+import { prepare, prepareRun } from "./prepare.js";
 import type { FromWorker, Helpers, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
 import type { Tensor } from "./tensor.js";
 
@@ -144,41 +145,6 @@ export class Link {
   }
 }
 
-/** Prepares one run: program, dimensions, and bytes in storage types. */
-export function prepareRun(
-  plan: Plan,
-  feeds: Readonly<Record<string, Tensor>>,
-  { program: name, dims: given, outputs: wanted }: RunOptions = {},
-): RunInputs {
-  const program = name === undefined ? 0 : plan.programs.findIndex((entry) => entry.name === name);
-  const chosen = plan.programs[program];
-  if (!chosen) {
-    const names = plan.programs.map((entry) => `"${entry.name}"`).join(", ");
-    throw new WebkilnError(
-      "option-invalid",
-      `The model has no program "${name}".`,
-      `It has ${names}.`,
-    );
-  }
-  const dims = bind(plan, chosen, feeds, given);
-  const inputs = chosen.inputs.map(({ name, buffer }) => {
-    const bytes = toStorage(feeds[name]!, plan.buffers[buffer]!.dtype, name);
-    // Messages copy the whole buffer behind a view.
-    return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
-  });
-  return { program, dims, inputs, outputs: outputIndices(chosen, wanted) };
-}
-
-function outputIndices({ outputs }: PlanProgram, wanted: RunOptions["outputs"]): number[] {
-  if (!wanted) return outputs.map((_, i) => i);
-  return wanted.map((name) => {
-    const found = outputs.findIndex((port) => port.name === name);
-    if (found >= 0) return found;
-    const names = outputs.map((port) => `"${port.name}"`).join(", ");
-    throw new WebkilnError("option-invalid", `There is no output "${name}".`, `There is ${names}.`);
-  });
-}
-
 /** What `load` returns. Runs may be asked for before the worker has loaded; they wait. */
 export class RemoteModel implements Model {
   // Set by `loaded`, before anyone else has the model.
@@ -256,9 +222,9 @@ export class RemoteModel implements Model {
     options: RunOptions = {},
   ): Promise<Record<string, Tensor>> {
     clearTimeout(this.idle);
-    const prepared = prepareRun(this.plan, feeds, options);
+    const prepared = prepare(this.plan, feeds, options);
     const stored = await this.link.ask({ type: "run", ...prepared }, options.signal);
-    this.compare?.(prepared);
+    if (!options.carry) this.compare?.(prepared as RunInputs);
     const { outputs } = this.plan.programs[prepared.program]!;
     return Object.fromEntries(
       prepared.outputs.map((index, i) => {

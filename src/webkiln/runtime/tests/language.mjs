@@ -77,6 +77,8 @@ export class FakeModel {
   name = "fake";
   runs = [];
   state = [];
+  latest = {};
+  last = Promise.resolve();
   disposed = false;
 
   constructor(next, { sampler = false, fail = () => undefined, delay } = {}) {
@@ -91,11 +93,23 @@ export class FakeModel {
     this.programs = ["prefill", "decode"].map((name) => ({ name, inputs, outputs }));
   }
 
-  async run(feeds, { program, outputs }) {
+  /** One after another, as the inference worker does them. */
+  run(feeds, options) {
+    const done = this.last.then(() => this.one(feeds, options));
+    this.last = done.catch(() => undefined);
+    return done;
+  }
+
+  async one(feeds, { program, outputs, carry = {} }) {
     const { Tensor } = this.runtime;
+    const { latest } = this;
+    this.latest = {};
+    const known = Object.entries(carry).map(([input, output]) => [input, latest[output]]);
+    feeds = { ...feeds, ...Object.fromEntries(known) };
+    if (!feeds.input_ids) throw new WebkilnError("option-invalid", "There is nothing to carry over.");
     const ids = Array.from(feeds.input_ids.data, Number);
     const position = Number(feeds.position.data[0]);
-    this.runs.push({ program, ids, position, outputs: [...outputs], feeds });
+    this.runs.push({ program, ids, position, outputs: [...outputs], feeds, carry });
     if (position > this.state.length) throw new Error("a hole in the cache");
     if (program === "decode" && ids.length !== 1) throw new Error("decode takes one token");
     await (this.delay?.(this.runs.length) ?? new Promise((resolve) => setTimeout(resolve)));
@@ -110,7 +124,8 @@ export class FakeModel {
     }
     const all = { logits: () => new Tensor("float32", logits, [1, 1, SIZE]) };
     if (this.sampler) Object.assign(all, this.sampler(logits, feeds, Tensor));
-    return Object.fromEntries(outputs.map((name) => [name, all[name]()]));
+    this.latest = Object.fromEntries(outputs.map((name) => [name, all[name]()]));
+    return this.latest;
   }
 
   async selfTest() {

@@ -54,6 +54,69 @@ test("prefill in chunks, then decode; logits are fetched where they are read", a
   ]);
 });
 
+/** A sampler that takes the likeliest token, and says nothing else. */
+const likeliest = (logits, _, Tensor) => ({
+  token: () => new Tensor("int64", [logits.indexOf(Math.max(...logits))], [1]),
+});
+
+test("where the model chooses, a run is asked for with the one before it", async () => {
+  const model = new FakeModel(says("hello"), { sampler: likeliest });
+  const llm = await pipelineOf(model);
+  let waiting = 0;
+  let most = 0;
+  const { run } = model;
+  model.run = async (...args) => {
+    most = Math.max(most, ++waiting);
+    return run.apply(model, args).finally(() => waiting--);
+  };
+  assert.equal((await ask(llm, "0123456789")).choices[0].message.content, "hello");
+  assert.equal(most, 2);
+  const carried = model.runs.map(({ carry }) => carry.input_ids);
+  assert.deepEqual(carried.slice(0, 2), [undefined, undefined]); // the prompt's two chunks
+  assert.ok(carried.slice(2).every((name) => name === "token"));
+  // The run after the end of the answer was asked for before that was known: no more than that.
+  assert.equal(model.runs.length, 2 + 5 + 1);
+  assert.deepEqual(model.runs.at(-1).ids, [END]);
+
+  // The cache is known all the same, and neither max_tokens nor the context is overrun.
+  const again = await ask(llm, "0123456789", { max_tokens: 3 });
+  assert.equal(again.usage.prompt_tokens_details.cached_tokens, again.usage.prompt_tokens - 1);
+  assert.equal(model.runs.length, 8 + 3);
+  const full = await ask(llm, "x".repeat(58), { max_tokens: 50 });
+  assert.equal(full.choices[0].finish_reason, "length");
+  assert.equal(full.choices[0].message.content, "hell");
+  assert.ok(model.runs.every(({ position, ids }) => position + ids.length <= 64));
+  // Penalties depend on what was chosen before.
+  model.runs.length = 0;
+  await ask(llm, "hi", { frequency_penalty: 0.5 });
+  assert.ok(model.runs.every(({ carry }) => !carry.input_ids));
+});
+
+test("runs asked for ahead: a GPU lost, an answer aborted", async () => {
+  const lose = (count, model) => {
+    if (count !== 4) return;
+    model.state = [];
+    throw new WebkilnError("device-lost", "The GPU was lost.");
+  };
+  const model = new FakeModel(says("a long answer"), { sampler: likeliest, fail: lose });
+  const llm = await pipelineOf(model);
+  const answer = await ask(llm, "hi");
+  assert.equal(answer.choices[0].message.content, "a long answer");
+  assert.equal(answer.usage.extra.recoveries, 1);
+  for (const at of [1, 2, 5]) {
+    await llm.reset();
+    const controller = new AbortController();
+    model.runs.length = 0;
+    model.delay = (count) => {
+      if (count === at) controller.abort();
+      return new Promise((resolve) => setTimeout(resolve, 2));
+    };
+    await assert.rejects(ask(llm, "two chunks", { signal: controller.signal }), code("aborted"));
+    model.delay = undefined;
+    assert.equal((await ask(llm, "two chunks")).choices[0].message.content, "a long answer");
+  }
+});
+
 test("the next turn runs only what is new", async () => {
   const model = new FakeModel(says("one"));
   const llm = await pipelineOf(model);

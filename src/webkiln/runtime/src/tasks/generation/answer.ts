@@ -4,7 +4,8 @@ import { chooser, type Chosen } from "./chooser.js";
 import type { Constraint } from "./constraint/constraint.js";
 import type { LanguageConfig } from "./config.js";
 import { StopFilter, TextStream, toBytes } from "./detokenize.js";
-import type { Session } from "./session.js";
+import type { Past } from "./sampler.js";
+import type { Request, Session } from "./session.js";
 import type { Settings } from "./settings.js";
 import type { ContentLogprob, FinishReason, TokenLogprob, Usage } from "./types.js";
 import type { Vocabulary } from "./vocabulary.js";
@@ -79,18 +80,25 @@ export async function answer(
 ): Promise<Outcome> {
   const { eos, context } = config.generation;
   const { signal, maxTokens } = settings;
-  const ask = chooser(model, config.generation, settings);
+  const choose = chooser(model, config.generation, settings);
   const reused = await session.begin(prompt, signal);
   const meter = new Meter(prompt.length, reused);
   const [text, stops] = [new TextStream(), new StopFilter(settings.stop)];
   const ids = [...prompt];
 
   const next = async (): Promise<Chosen> => {
-    const question = ask({ ids, start: prompt.length }, meter.tokens, constraint?.mask());
-    const { feeds, outputs } = question;
-    const chosen = question.read(await session.advance(ids, { signal, feeds, outputs }));
+    const past = { ids, start: prompt.length };
+    const { feeds, outputs, read } = choose.ask(past, meter.tokens, constraint?.mask());
+    const chosen = read(await session.advance(ids, { signal, feeds, outputs, next: after(past) }));
     meter.count();
     return chosen;
+  };
+  /** The token after the next one can be asked for before that is known, if nothing depends on it. */
+  const after = (past: Past): Request["next"] => {
+    const { token } = choose;
+    const wanted = meter.tokens + 1 < maxTokens && ids.length < context;
+    if (!token || constraint || !wanted) return undefined;
+    return { token, ...choose.ask(past, meter.tokens + 1) };
   };
   const done = (finish: FinishReason): Outcome => {
     const rest = stops.push(text.flush()) + stops.flush();

@@ -22,11 +22,15 @@ export interface Question {
   readonly read: (outputs: Tensors) => Chosen;
 }
 
-/**
- * Asks for the token number `step` of an answer. Bit `i % 32` of word `i / 32` in `mask` allows
- * token i.
- */
-export type Chooser = (past: Past, step: number, mask?: Uint32Array<ArrayBuffer>) => Question;
+export interface Chooser {
+  /**
+   * Asks for the token number `step` of an answer. Bit `i % 32` of word `i / 32` in `mask` allows
+   * token i.
+   */
+  ask(past: Past, step: number, mask?: Uint32Array<ArrayBuffer>): Question;
+  /** The output that is the token, where what is asked does not depend on the past. */
+  readonly token?: string | undefined;
+}
 
 /** Sizes of the sampler's ports, and its bound on top-k: docs/generation.md. */
 const PENALTIES = 256;
@@ -61,10 +65,12 @@ export function chooser(
   const device = deviceChooser(vocabularySize(model, config.logits), settings);
   if (settings.sampling.top_k <= CANDIDATES) return device;
   // More candidates than the device keeps: it gets its inputs, but the host reads the logits.
-  return (past, step, mask) => ({
-    ...host(past, step, mask),
-    feeds: device(past, step, mask).feeds,
-  });
+  return {
+    ask: (past, step, mask) => ({
+      ...host.ask(past, step, mask),
+      feeds: device.ask(past, step, mask).feeds,
+    }),
+  };
 }
 
 function forbid(logits: Float32Array, mask: Uint32Array): void {
@@ -77,7 +83,7 @@ function hostChooser(
   { logits: name }: GenerationConfig,
   { sampling, logprobs }: Settings,
 ): Chooser {
-  return (past, step, mask) => ({
+  const ask: Chooser["ask"] = (past, step, mask) => ({
     feeds: {},
     outputs: [name],
     read(outputs) {
@@ -96,6 +102,7 @@ function hostChooser(
       return { ...score(id), top: top(logits, logprobs).map(score) };
     },
   });
+  return { ask };
 }
 
 /** `penalty_ids` and `penalties`: which tokens occurred and how often, the latest ones first. */
@@ -130,7 +137,7 @@ function deviceChooser(size: number, { sampling, logprobs }: Settings): Chooser 
   const none = occurrences({ ids: [], start: 0 });
   const outputs = logprobs === undefined ? ["token"] : ["token", "top_ids", "logprobs"];
 
-  return (past, step, mask) => {
+  const ask: Chooser["ask"] = (past, step, mask) => {
     const { tokens, counts } = penalties ? occurrences(past) : none;
     return {
       outputs,
@@ -151,4 +158,5 @@ function deviceChooser(size: number, { sampling, logprobs }: Settings): Chooser 
       },
     };
   };
+  return { ask, token: penalties ? undefined : "token" };
 }

@@ -15,20 +15,30 @@ function common(a: readonly number[], b: readonly number[]): number {
   return length;
 }
 
-/** What one answer asks of the session. */
-export interface Request {
-  readonly signal: AbortSignal | undefined;
+interface Run {
   /** Inputs besides ids and position. */
-  readonly feeds?: Tensors;
+  readonly feeds?: Tensors | undefined;
   /** Outputs to fetch of the run that has the last token; of runs before it, none. */
   readonly outputs: readonly string[];
+}
+
+/** What one answer asks of the session. */
+export interface Request extends Run {
+  readonly signal: AbortSignal | undefined;
+  /**
+   * The run after this one, if it is clear already but for its token, which is this one's output of
+   * that name. It begins when this one ends, and is there for the next call.
+   */
+  readonly next?: (Run & { readonly token: string }) | undefined;
 }
 
 export class Session {
   /** The tokens whose keys and values are in the cache, in order. */
   private cached: number[] = [];
-  /** The run under way, which an aborted answer may have left. */
+  /** The last run under way, which an aborted answer may have left. */
   private running: Promise<unknown> = Promise.resolve();
+  /** The run that was asked for with the one before it, and the place of its token. */
+  private ahead: { readonly place: number; readonly result: Promise<Tensors> } | undefined;
   private lost = 0;
   /** Tokens of one run at most: models whose exports take one at a time have no "prefill". */
   private readonly chunk: number;
@@ -44,6 +54,7 @@ export class Session {
   /** Begins an answer to a prompt: how much of the prompt need not be run again. */
   async begin(prompt: readonly number[], signal: AbortSignal | undefined): Promise<number> {
     this.lost = 0;
+    this.ahead = undefined;
     await abortable(this.running, signal);
     return Math.min(common(this.cached, prompt), prompt.length - 1);
   }
@@ -67,7 +78,6 @@ export class Session {
    */
   async advance(ids: readonly number[], request: Request): Promise<Tensors> {
     for (;;) {
-      await abortable(this.running, request.signal);
       try {
         return await this.catchUp(ids, request);
       } catch (error) {
@@ -75,6 +85,8 @@ export class Session {
         if (code !== "device-lost" || this.lost >= RECOVERIES) throw error;
         // The runtime has opened another device by now. Its cache is empty.
         this.lost++;
+        this.ahead = undefined;
+        await abortable(this.running, request.signal);
       }
     }
   }
@@ -88,31 +100,49 @@ export class Session {
       const from = this.cached.length;
       const chunk = ids.slice(from, from + this.chunk);
       const last = from + chunk.length === ids.length;
-      const result = this.run(chunk, request.feeds, last ? outputs : []);
+      const run = { feeds: request.feeds, outputs: last ? outputs : [] };
+      const { cached } = this;
+      const result = (this.taken(from) ?? this.run(from, run, chunk)).then((tensors) => {
+        cached.push(...chunk); // a list that nobody looks at, if the session was told to forget
+        return tensors;
+      });
       this.running = result.catch(() => undefined);
+      if (last && request.next) this.runAhead(from + chunk.length, request.next);
       const tensors = await abortable(result, signal);
       if (last) return tensors;
     }
   }
 
+  /** The run that was asked for ahead, if its token is the one in this place. */
+  private taken(place: number): Promise<Tensors> | undefined {
+    const { ahead } = this;
+    this.ahead = undefined;
+    return ahead?.place === place ? ahead.result : undefined;
+  }
+
+  private runAhead(place: number, { token, ...run }: NonNullable<Request["next"]>): void {
+    const result = this.run(place, run, token);
+    this.running = result.catch(() => undefined); // heard by the next call, if there is one
+    this.ahead = { place, result };
+  }
+
+  /** Runs tokens from `place` on: these, or the one that the run before chooses. */
   private async run(
-    chunk: readonly number[],
-    feeds: Tensors | undefined,
-    outputs: readonly string[],
+    place: number,
+    { feeds, outputs }: Run,
+    tokens: readonly number[] | string,
   ): Promise<Tensors> {
     const { ids, position } = this.config;
-    const { cached } = this;
-    const inputs = {
-      ...feeds,
-      [ids]: new Tensor("int64", chunk, [1, chunk.length]),
-      [position]: new Tensor("int64", [cached.length], [1]),
-    };
-    const program = chunk.length === 1 ? "decode" : "prefill";
+    const others = { ...feeds, [position]: new Tensor("int64", [place], [1]) };
     try {
       // Not the caller's signal: an aborted run goes on, and what it leaves must be known.
-      const result = await this.model.run(inputs, { program, outputs });
-      cached.push(...chunk); // a list that nobody looks at, if the session was told to forget
-      return result;
+      if (typeof tokens === "string") {
+        const carry = { [ids]: tokens };
+        return await this.model.run(others, { program: "decode", outputs, carry });
+      }
+      const inputs = { ...others, [ids]: new Tensor("int64", tokens, [1, tokens.length]) };
+      const program = tokens.length === 1 ? "decode" : "prefill";
+      return await this.model.run(inputs, { program, outputs });
     } catch (error) {
       this.cached = [];
       throw error;
