@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 
 from tests.shared import once, variants_that_run
@@ -25,6 +23,7 @@ from webkiln import frontends
 from webkiln.bundle import Bundle
 from webkiln.generation import CausalModel
 from webkiln.passes import dequantize_weights
+from webkiln.reference import reference_session
 
 pytestmark = pytest.mark.slow
 
@@ -58,12 +57,7 @@ def text() -> str:
 def reference() -> Callable[[list[int]], Logits]:
     """Ids → logits [length, vocabulary], by ONNX Runtime on float32 weights."""
     source = frontends.load(smollm.path(), context=CONTEXT)
-    model = dequantize_weights(source.model)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 2
-    options.log_severity_level = 4  # it regrets each copy of a cache
-    data = ir.serde.serialize_model(model).SerializeToString()
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = reference_session(dequantize_weights(source.model))
     empty = {
         i.name: np.zeros(i.shape, np.float32)
         for i in session.get_inputs()
