@@ -34,6 +34,23 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def gallery_folder(run_folder: Path) -> Path:
+    """The gallery with its apps, built by whichever test process comes first."""
+    # Here, since the process that hands out the tests reads this file before it starts the others.
+    import webkiln
+    from tests.shared import once
+    from webkiln.demo import gallery
+    from webkiln.demo.apps import APPS
+
+    if not (Path(webkiln.__file__).parent / "runtime/dist/manifest.json").is_file():
+        pytest.skip("the runtime is not built: run `make runtime`")
+    missing = [need for app in APPS for need in app.missing()]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    return once(run_folder / "gallery", gallery.build)
+
+
+@pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
     """The one Playwright of this process: a second in the same thread is refused."""
     with sync_playwright() as running:

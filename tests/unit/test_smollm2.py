@@ -105,11 +105,14 @@ EveryPosition = Callable[[str], Logits]
 
 
 @pytest.fixture(scope="module")
-def bundle(run_folder: Path) -> BundleOf:
+def bundle(run_folder: Path, request: pytest.FixtureRequest) -> BundleOf:
     """The bundle of given `activations`, compiled once for all test processes."""
 
     @lru_cache(maxsize=2)
     def loaded(activations: str) -> Bundle:
+        if activations == "int16":  # as built by default, which the gallery's is
+            return Bundle.load(request.getfixturevalue("gallery_folder") / "chat")
+
         def build(folder: Path) -> None:
             source = frontends.load(smollm.path(), context=CONTEXT)
             with variants_that_run():
