@@ -1,4 +1,4 @@
-"""Real bundles for the tests of the pages: the gallery, built once for all workers."""
+"""Browsers for the tests of the pages, and servers of what they show."""
 
 from __future__ import annotations
 
@@ -10,29 +10,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
-import webkiln
-from tests.browser.chat_pages import write_chat_site
-from tests.shared import once
+from tests.browser.chat_pages import RUNTIME, write_chat_site
 from webkiln.browser import chromium_flags, find_chromium
-from webkiln.demo import gallery
-from webkiln.demo.apps import APPS
 from webkiln.server import Server
 
 # A camera that shows a test picture, and no question whether the page may use it.
 _CAMERA_FLAGS = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
-
-RUNTIME = Path(webkiln.__file__).parent / "runtime/dist"
-
-
-@pytest.fixture(scope="session")
-def gallery_folder(run_folder: Path) -> Path:
-    """The gallery with its apps, built by whichever test process comes first."""
-    if not (RUNTIME / "manifest.json").is_file():
-        pytest.skip("the runtime is not built: run `make runtime`")
-    missing = [need for app in APPS for need in app.missing()]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    return once(run_folder / "gallery", gallery.build)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ gives for the model as it was loaded.
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ async ({ device, feeds }) => {
   for (const feed of feeds) {
     const inputs = {};
     for (const [name, { dtype, data, shape }] of Object.entries(feed)) {
-      const values = dtype === "int64" ? BigInt64Array.from(data, BigInt) : Float32Array.from(data);
+      const { buffer } = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+      const values = dtype === "int64" ? new BigInt64Array(buffer) : new Float32Array(buffer);
       inputs[name] = new Tensor(dtype, values, shape);
     }
     const outputs = await model.run(inputs);
@@ -63,7 +65,11 @@ def run_in(page: Page, device: str, feeds: list[dict[str, np.ndarray]]) -> list[
     """The first output of the app's model for each of `feeds`, computed by the page's browser."""
     sent = [
         {
-            name: {"dtype": a.dtype.name, "data": a.ravel().tolist(), "shape": list(a.shape)}
+            name: {
+                "dtype": a.dtype.name,
+                "data": base64.b64encode(a.tobytes()).decode(),
+                "shape": list(a.shape),
+            }
             for name, a in feed.items()
         }
         for feed in feeds

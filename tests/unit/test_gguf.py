@@ -4,14 +4,13 @@ import time
 
 import jinja2
 import numpy as np
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from tokenizers import Tokenizer
 
 from tests.unit import smollm
 from webkiln.frontends import load
 from webkiln.passes.dequantize_weights import dequantize_weights
+from webkiln.reference import reference_session
 
 CONTEXT = 96
 
@@ -22,14 +21,6 @@ def source():
     source = load(smollm.path(), context=CONTEXT)
     assert time.perf_counter() - started < 15  # 2 s on an idle machine
     return source
-
-
-def session(model):
-    """ONNX Runtime on the model with its weights as float32."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # it warns that TensorScatter copies the cache
-    proto = ir.serde.serialize_model(dequantize_weights(model.clone()))
-    return ort.InferenceSession(proto.SerializeToString(), options)
 
 
 def ops(model):
@@ -82,7 +73,7 @@ def test_it_knows_the_capital_of_france(source):
         messages=[{"role": "user", "content": "What is the capital of France?"}],
         add_generation_prompt=True,
     )
-    run = session(source.model)
+    run = reference_session(dequantize_weights(source.model.clone()))
     names = [o.name for o in run.get_outputs()]
     state = {name: np.zeros((1, 3, CONTEXT, 64), np.float32) for name in generation["state"]}
     ids, position, answer = tokenizer.encode(prompt).ids, 0, []
