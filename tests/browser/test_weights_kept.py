@@ -174,6 +174,41 @@ class TestSecondVisit:
             page.goto(f"{server.url}not-kept.html")
         page.close()
 
+    def test_only_webassembly_that_the_browser_takes_is_kept(
+        self, wasm_browser: Browser, bundle: Bundle
+    ) -> None:
+        kept = """async () => {
+          const wasm = async () => {
+            const found = [];
+            for (const key of await caches.keys()) {
+              for (const { url } of await (await caches.open(key)).keys()) found.push(url);
+            }
+            const names = found.map((url) => url.split("/").pop());
+            return names.filter((name) => name.endsWith(".wasm"));
+          };
+          while (!navigator.serviceWorker.controller || !(await wasm()).length) {
+            await new Promise((done) => setTimeout(done, 50));
+          }
+          return wasm();
+        }"""
+        variants = bundle[1]["wasm"]["variants"]
+        relaxed = {v["file"] for v in variants if "relaxed-simd" in v["features"]}
+        assert 0 < len(relaxed) < len(variants)
+        page = wasm_browser.new_page()
+        page.set_default_timeout(30_000)
+        with Server(bundle[0], port=0) as server:
+            page.goto(server.url)
+            assert set(page.evaluate(kept)) == relaxed
+            # An updated browser that takes another one keeps that when it does.
+            page.evaluate(
+                """async () => {
+                  for (const key of await caches.keys()) await caches.delete(key);
+                }"""
+            )
+            page.reload()
+            assert set(page.evaluate(kept)) < relaxed
+        page.close()
+
     def test_shards_of_an_earlier_build_go(self, page: Page, names: list[str]) -> None:
         old = {f"{'0' * 64}.bin": SHARD, f"{'0' * 64}.bin.etag": 5}
         run(page, "for (const [name, size] of args.old) await put(name, new Uint8Array(size));",

@@ -15,7 +15,7 @@ from webkiln.tasks import page
 SHARD = "5" * 64 + ".bin"
 PLAN = {
     "weights": {"bytes": 1, "shards": [{"file": SHARD, "bytes": 1}]},
-    "wasm": {"variants": [{"file": "simd.wasm"}]},
+    "wasm": {"variants": [{"file": "simd.wasm", "features": ["simd"]}]},
     "webgpu": {"variants": [{"file": "kernels.f16.wgsl"}, {"file": "kernels.wgsl"}]},
     "golden": [{"file": "golden.bin"}],
     "task": {"name": "generic", "about": {"origin": "a <b> farm", "license": "MIT"}},
@@ -127,6 +127,18 @@ def test_the_service_worker_keeps_all_but_the_weights(dist):
     } <= set(kept)
     assert not any(SHARD in name for name in kept)
     assert all(name in files or name == "./" or name.startswith("model/") for name in kept)
+
+
+@pytest.mark.parametrize("relaxed", [True, False])
+def test_the_service_worker_leaves_out_variants_that_the_browser_would_not_take(dist, relaxed):
+    made = [{"file": "simd.wasm", "features": ["simd"]}]
+    if relaxed:
+        made.insert(0, {"file": "simd-relaxed.wasm", "features": ["simd", "relaxed-simd"]})
+    plan = PLAN | {"wasm": {"variants": made}}
+    text = page.render("generic", plan, "Title", dist)["sw.js"].decode()
+    with_it, without = re.search(r"const UNUSED = .*\? (.*) : (.*);", text).groups()
+    assert json.loads(with_it) == (["model/simd.wasm"] if relaxed else [])
+    assert json.loads(without) == (["model/simd-relaxed.wasm"] if relaxed else [])
 
 
 def test_hosts_are_told_what_threads_need(dist):

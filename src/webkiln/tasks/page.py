@@ -260,9 +260,20 @@ def _service_worker(plan: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
         digest.update(name.encode() + hashlib.sha256(files[name]).digest())
     not_asked = {"_headers", "vercel.json", "README.md", "webkiln.d.ts", "index.html"}
     kept = ["./", *sorted(set(files) - not_asked), *_model_files(plan)]
+    variants = (plan.get("wasm") or {}).get("variants", [])
+    needing: dict[bool, list[str]] = {True: [], False: []}
+    for variant in variants:
+        relaxed = "relaxed-simd" in variant["features"]
+        needing[relaxed].append(f"model/{variant['file']}")
     return fill(
         template("sw.js"),
-        {"version": json.dumps(digest.hexdigest()[:16]), "files": json.dumps(kept)},
+        {
+            "version": json.dumps(digest.hexdigest()[:16]),
+            "files": json.dumps(kept),
+            "relaxed": json.dumps(needing[True]),
+            # Where all variants are plain, every browser takes one of them.
+            "plain": json.dumps(needing[False] if needing[True] else []),
+        },
     )
 
 
