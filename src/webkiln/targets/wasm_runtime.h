@@ -59,10 +59,9 @@ enum {
  * next tick, every 4 ms on Linux, while threads that sleep in turn stay there for the whole run: hence
  * 5 ms, about. But if another program has the other core, nothing is moved, and each look takes the
  * time of the thread that is waited for: 6 tokens a second instead of 90. So these 5 ms are for all
- * waits together, and come back in so many runs. */
+ * waits of a run together, but for the first 20 microseconds of each. */
 #define WEBKILN_SPIN_IN_RUN (1 << 13)
 #define WEBKILN_PATIENCE (1 << 21)
-#define WEBKILN_RECOVERY 8
 
 /* A helper that was woken before there is anything to do will have it in a moment: the page wakes
  * helpers while its message is on the way to thread 0. About 1.3 milliseconds. */
@@ -136,14 +135,6 @@ static void webkiln_await_phase(int phase) {
     }
 }
 
-/* Gives back some of the patience that earlier runs took. Thread 0's, before it calls the others. */
-static void webkiln_recover(void) {
-    int *wasted = webkiln_word(WEBKILN_WASTED);
-    int rest = (*wasted < WEBKILN_PATIENCE ? *wasted : WEBKILN_PATIENCE);
-    rest -= WEBKILN_PATIENCE / WEBKILN_RECOVERY;
-    *wasted = rest > 0 ? rest : 0;
-}
-
 /* Nobody passes before all `threads` are here; what they wrote is then visible to all. */
 static void webkiln_barrier(int threads) {
     int *arrived = webkiln_word(WEBKILN_ARRIVED);
@@ -180,7 +171,7 @@ static void webkiln_work(int program, int thread, int threads) {
 WEBKILN_EXPORT(run) void webkiln_run(int program, int threads) {
 #ifdef WEBKILN_THREADS
     if (threads > 1) {
-        webkiln_recover();
+        *webkiln_word(WEBKILN_WASTED) = 0;
         webkiln_call(program, threads);
     }
 #endif
