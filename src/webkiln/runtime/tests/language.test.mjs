@@ -14,6 +14,17 @@ const code = (wanted, text) => (error) => {
   return true;
 };
 
+/** Aborts within the model's next run number `at`, while that goes on. */
+function abortedInRun(model, at) {
+  const controller = new AbortController();
+  model.runs.length = 0;
+  model.delay = (count) => {
+    if (count === at) controller.abort();
+    return new Promise((resolve) => setTimeout(resolve, 2));
+  };
+  return controller;
+}
+
 test("a completion has OpenAI's shape", async () => {
   const model = new FakeModel(says("hello"));
   const llm = await pipelineOf(model);
@@ -105,13 +116,8 @@ test("runs asked for ahead: a GPU lost, an answer aborted", async () => {
   assert.equal(answer.usage.extra.recoveries, 1);
   for (const at of [1, 2, 5]) {
     await llm.reset();
-    const controller = new AbortController();
-    model.runs.length = 0;
-    model.delay = (count) => {
-      if (count === at) controller.abort();
-      return new Promise((resolve) => setTimeout(resolve, 2));
-    };
-    await assert.rejects(ask(llm, "two chunks", { signal: controller.signal }), code("aborted"));
+    const { signal } = abortedInRun(model, at);
+    await assert.rejects(ask(llm, "two chunks", { signal }), code("aborted"));
     model.delay = undefined;
     assert.equal((await ask(llm, "two chunks")).choices[0].message.content, "a long answer");
   }
@@ -238,13 +244,8 @@ test("abort while waiting, in prefill and in decode; the cache stays right", asy
 
   for (const at of [1, 2, 5]) {
     await llm.reset();
-    const controller = new AbortController();
-    model.runs.length = 0;
-    model.delay = (count) => {
-      if (count === at) controller.abort();
-      return new Promise((resolve) => setTimeout(resolve, 2));
-    };
-    const aborted = ask(llm, "a prompt of two chunks", { signal: controller.signal });
+    const { signal } = abortedInRun(model, at);
+    const aborted = ask(llm, "a prompt of two chunks", { signal });
     await assert.rejects(aborted, code("aborted"));
     model.delay = undefined;
     const { choices, usage } = await ask(llm, "a prompt of two chunks");
