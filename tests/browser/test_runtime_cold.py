@@ -164,6 +164,24 @@ def test_every_step_runs_once_while_weights_are_awaited(
     first_result(open_page(site.url + "index.html"))
 
 
+def test_a_trap_while_weights_are_awaited_does_no_harm(
+    open_page: Any, site: Site, bundle: tuple[Path, dict[str, Any]]
+) -> None:
+    trapping = TELLING.replace(
+        b"exports.step(program, step);", b"throw new WebAssembly.RuntimeError('not yet');"
+    )
+    site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, trapping + data)
+
+    def held(handler: Any, data: bytes) -> None:
+        while not site.requests("/warm-0-16"):
+            time.sleep(0.01)  # ends with the test's time if nothing runs before the weights
+        handler.send_file(data)
+
+    for shard in bundle[1]["weights"]["shards"]:
+        site.faults[shard["file"]] = held
+    first_result(open_page(site.url + "index.html"))
+
+
 def test_steps_become_warm_within_the_bounds_of_dimensions(
     open_page: Any, site: Site, bundle: tuple[Path, dict[str, Any]]
 ) -> None:

@@ -20,7 +20,7 @@ function mix(state: number, word: number): number {
 }
 
 /** Of `bytes`, which begin at a multiple of 4 in their buffer. */
-export function checksum(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+export function checksum(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
   const rows = words.length - (words.length % LANES);
   // Eight sums that do not wait for each other; in variables, which stay in registers.

@@ -122,8 +122,9 @@ export function write(
   device: GPUDevice,
   buffer: GPUBuffer,
   offset: number,
-  bytes: Uint8Array<ArrayBuffer>,
+  data: Uint8Array,
 ): void {
+  const bytes = data as Uint8Array<ArrayBuffer>; // shared memory will do, whatever its type says
   const rest = bytes.length % 4;
   const whole = bytes.length - rest;
   if (whole) device.queue.writeBuffer(buffer, offset, bytes, 0, whole);

@@ -12,30 +12,19 @@ import type { Plan, Shard } from "./plan.js";
 /** A shard, as far as it is here. */
 export interface Part {
   readonly shard: Shard;
-  /** With room for a checksum behind it in its buffer. */
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly bytes: Uint8Array;
   /** How many of the first bytes are in memory, and how many of these in the file. */
   have: number;
   saved: number;
-  /** A beginning was, or is to be, written from this memory. */
-  begun: boolean;
   /** The file is whole and has not changed since it was verified. */
   sealed: boolean;
   /** The version that the bytes are of, where the server names one. */
   etag: string | undefined;
 }
 
-/** Nothing yet of a shard, in `memory` where that is large enough. */
-export function emptyPart(shard: Shard, memory?: ArrayBuffer): Part {
-  const size = shard.bytes + CHECKSUM_BYTES;
-  const buffer = memory && memory.byteLength >= size ? memory : new ArrayBuffer(size);
-  const bytes = new Uint8Array(buffer, 0, shard.bytes);
-  return { shard, bytes, have: 0, saved: 0, begun: false, sealed: false, etag: undefined };
-}
-
-/** The shard as its file has it, checksum included. */
-function sealedBytes({ bytes }: Part): Uint8Array<ArrayBuffer> {
-  return new Uint8Array(bytes.buffer, 0, bytes.length + CHECKSUM_BYTES);
+/** Nothing yet of a shard that is to come into `bytes`. */
+export function emptyPart(shard: Shard, bytes: Uint8Array): Part {
+  return { shard, bytes, have: 0, saved: 0, sealed: false, etag: undefined };
 }
 
 /** What TypeScript's library has for workers only. */
@@ -83,11 +72,10 @@ export class KeptShards {
   /** Reads what is here of a shard. */
   async restore(part: Part): Promise<void> {
     const { file } = part.shard;
-    const whole = sealedBytes(part);
-    const count = await this.read(file, whole);
+    const seal = new Uint8Array(CHECKSUM_BYTES);
+    const count = await this.read(file, part.bytes, seal);
     part.have = part.saved = Math.min(count, part.bytes.length);
-    if (count === whole.length) {
-      const seal = whole.subarray(part.bytes.length);
+    if (count === part.bytes.length + seal.length) {
       part.sealed = checksum(part.bytes).every((byte, i) => byte === seal[i]);
     }
     if (part.have === 0 || part.have === part.bytes.length) return;
@@ -99,11 +87,10 @@ export class KeptShards {
   /** Keeps a beginning, so that a later visit can go on from there. */
   saveBeginning(part: Part): Promise<void> {
     const { have, etag } = part;
-    part.begun = true;
     return this.queue(async (folder) => {
       const { file } = part.shard;
-      if (!part.saved && etag) await write(folder, file + ETAG, new TextEncoder().encode(etag), 0);
-      await write(folder, file, part.bytes.subarray(0, have), part.saved);
+      if (!part.saved && etag) await write(folder, file + ETAG, 0, new TextEncoder().encode(etag));
+      await write(folder, file, part.saved, part.bytes.subarray(0, have));
       part.saved = have;
     });
   }
@@ -111,9 +98,7 @@ export class KeptShards {
   /** Keeps a shard that was verified. */
   saveWhole(part: Part): Promise<void> {
     return this.queue(async (folder) => {
-      const whole = sealedBytes(part);
-      whole.set(checksum(part.bytes), part.bytes.length);
-      await write(folder, part.shard.file, whole, part.saved);
+      await write(folder, part.shard.file, part.saved, part.bytes, checksum(part.bytes));
       await folder.removeEntry(part.shard.file + ETAG).catch(() => undefined);
       this.has(part.shard);
     }, part.shard);
@@ -145,8 +130,8 @@ export class KeptShards {
     }));
   }
 
-  /** A beginning of the file, as long as there is. */
-  private async read(file: string, into: Uint8Array): Promise<number> {
+  /** The beginning of the file, one place after another; how many bytes there were. */
+  private async read(file: string, ...places: Uint8Array[]): Promise<number> {
     let handle: Accessible;
     try {
       handle = (await (await this.folder)!.getFileHandle(file)) as Accessible;
@@ -156,16 +141,19 @@ export class KeptShards {
     try {
       const access = await handle.createSyncAccessHandle({ mode: "read-only" });
       try {
-        return access.read(into, { at: 0 });
+        return places.reduce((at, place) => at + access.read(place, { at }), 0);
       } finally {
         access.close();
       }
     } catch {
       // Another tab has it locked.
       const copy = await handle.getFile().then((found) => found.arrayBuffer()).catch(() => undefined);
-      const bytes = new Uint8Array(copy ?? new ArrayBuffer(0)).subarray(0, into.length);
-      into.set(bytes);
-      return bytes.length;
+      const bytes = new Uint8Array(copy ?? new ArrayBuffer(0));
+      return places.reduce((at, place) => {
+        const found = bytes.subarray(at, at + place.length);
+        place.set(found);
+        return at + found.length;
+      }, 0);
     }
   }
 
@@ -225,23 +213,30 @@ function noRoom(): DOMException {
   return new DOMException("There is no room.", "QuotaExceededError");
 }
 
+/** The file becomes `parts`, one after another; its first `known` bytes are right already. */
 async function write(
   folder: FileSystemDirectoryHandle,
   name: string,
-  bytes: Uint8Array,
-  from: number,
+  known: number,
+  ...parts: Uint8Array[]
 ): Promise<void> {
   const access = await openForWriting(folder, name);
   try {
     // What was there may have been deleted meanwhile.
-    for (let at = Math.min(from, access.getSize()); at < bytes.length; ) {
-      const written = access.write(bytes.subarray(at), { at });
-      if (!written) throw noRoom();
-      at += written;
+    let at = Math.min(known, access.getSize());
+    let end = 0;
+    for (const part of parts) {
+      const start = end;
+      end += part.length;
+      while (at < end) {
+        const written = access.write(part.subarray(at - start), { at });
+        if (!written) throw noRoom();
+        at += written;
+      }
     }
     // Chromium may report a write that there was no room for.
-    if (access.getSize() < bytes.length) throw noRoom();
-    if (access.getSize() > bytes.length) access.truncate(bytes.length);
+    if (access.getSize() < end) throw noRoom();
+    if (access.getSize() > end) access.truncate(end);
   } finally {
     access.close();
   }

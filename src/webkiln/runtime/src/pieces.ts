@@ -7,9 +7,9 @@ import { sha256 } from "./sha256.js";
 
 /** Where weights go; `offset` is in the weight space, a multiple of 4. */
 export interface WeightSink {
-  place(offset: number, bytes: Uint8Array<ArrayBuffer>): void;
-  /** What was placed there; undefined where it can't be read back. */
-  readonly read?: (offset: number, bytes: number) => Uint8Array;
+  place(offset: number, bytes: Uint8Array): void;
+  /** The place itself, where that is memory of ours: what arrives may be written straight into it. */
+  readonly memory?: (offset: number, bytes: number) => Uint8Array;
 }
 
 export class Pieces {
@@ -21,7 +21,7 @@ export class Pieces {
     private readonly sink: WeightSink,
   ) {}
 
-  /** More of the shard is in memory: each piece that is whole now goes to its place when found right. */
+  /** More of the shard is in memory: whole pieces are verified, and go to their places if they are not there. */
   grown(): void {
     const { checks } = this;
     const { bytes, have, shard } = this.part;
@@ -33,7 +33,7 @@ export class Pieces {
       const check = async (): Promise<boolean> => {
         if ((await sha256(piece)) !== expected) return false;
         // After a restart the memory has other bytes by now, which this says nothing about.
-        if (checks === this.checks) this.sink.place(shard.offset + at, piece);
+        if (checks === this.checks && !this.sink.memory) this.sink.place(shard.offset + at, piece);
         return true;
       };
       const checking = check();

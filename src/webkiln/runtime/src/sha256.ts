@@ -1,16 +1,26 @@
 /**
- * SHA-256 of whole shards. WebCrypto's digest runs natively, off this thread and at about 1-2 GB/s,
- * but takes a message only whole and exists only in secure contexts. Shards are at most 24 MiB, so
- * a whole one in memory is no burden, and a wrong one is refused before a byte of it reaches the
- * model. Over plain http the JavaScript below does the same, at about a tenth of the speed.
+ * SHA-256. WebCrypto's digest is native code at 1-2 GB/s, but takes a message only whole, as a copy,
+ * and exists only in secure contexts. Over plain http the JavaScript below does the same, at about a
+ * tenth of the speed.
  */
 
 /** The SHA-256 of `bytes`, in lower-case hexadecimal. */
-export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+export async function sha256(bytes: Uint8Array): Promise<string> {
   const digest = globalThis.crypto?.subtle
-    ? new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))
+    ? new Uint8Array(await crypto.subtle.digest("SHA-256", unshared(bytes)))
     : digestInScript(bytes);
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+let scratch = new Uint8Array(0);
+
+/** WebCrypto refuses shared memory. What it is given it copies before it returns. */
+function unshared(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  if (bytes.buffer instanceof ArrayBuffer) return bytes as Uint8Array<ArrayBuffer>;
+  if (scratch.length < bytes.length) scratch = new Uint8Array(bytes.length);
+  const copy = scratch.subarray(0, bytes.length);
+  copy.set(bytes);
+  return copy;
 }
 
 /** The first 32 bits of the fractional part of `x`. */

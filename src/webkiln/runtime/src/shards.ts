@@ -1,8 +1,9 @@
 /**
- * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read into memory, from the
- * device where an earlier visit left it, else from the network; verified, piece by piece by SHA-256
- * or whole as unchanged since that; and only then handed to its place, so nothing unverified ever
- * reaches the model. A few are under way at once, so that memory stays bounded.
+ * Weights: shards of at most 24 MiB, each named by its SHA-256. A shard is read from the device where
+ * an earlier visit left it, else from the network, into its place in the model's memory or, for a
+ * GPU, into memory from where it goes there; and verified, piece by piece by SHA-256 or whole as
+ * unchanged since that. Nobody has the model before all of it was found right. A few are under way
+ * at once, so that memory stays bounded.
  */
 import { shardsAtOnce } from "./bring.js";
 import { download } from "./download.js";
@@ -13,7 +14,6 @@ import { emptyPart, KeptShards, type Part } from "./kept.js";
 import type { WeightStorage } from "./model.js";
 import { Pieces, type WeightSink } from "./pieces.js";
 import type { Plan } from "./plan.js";
-import { sha256 } from "./sha256.js";
 
 /** Who hears of the weights on their way. */
 export interface Listener {
@@ -47,34 +47,35 @@ export async function streamWeights(
   const stop = new AbortController();
   const forward = (): void => stop.abort();
   signal?.addEventListener("abort", forward);
-  const { read } = sink;
-  const readBack = async ({ shard, saved }: Part): Promise<void> => {
+  const keep = async (part: Part): Promise<void> => {
+    if (!sink.memory) return kept.saveWhole(part);
     await listener.pause();
-    const part = { ...emptyPart(shard), saved };
-    part.bytes.set(read!(shard.offset, shard.bytes));
     // The model has had it since; what is sealed has to be right beyond doubt.
-    if ((await sha256(part.bytes)) === shard.sha256) await kept.saveWhole(part);
+    const pieces = new Pieces(part, weights.pieceBytes, sink);
+    pieces.grown();
+    if (await pieces.right()) await kept.saveWhole(part);
   };
-  // One after another, since each takes memory for a shard.
   let last = Promise.resolve();
+  const keepLater = (part: Part): void => {
+    const waits = sink.memory || part.shard.offset < LATER_BYTES;
+    setTimeout(() => (last = last.then(() => keep(part))), waits ? LATER : 0);
+  };
   const lane = async (): Promise<void> => {
     // Memory that was used before costs much less than fresh one.
-    let spare: ArrayBuffer | undefined;
+    let spare: Uint8Array | undefined;
     for (let shard = queue.shift(); shard; shard = queue.shift()) {
       throwIfAborted(signal);
-      const part = emptyPart(shard, spare);
+      const { offset, bytes } = shard;
+      const own = spare && spare.length >= bytes ? spare.subarray(0, bytes) : undefined;
+      const part = emptyPart(shard, sink.memory?.(offset, bytes) ?? own ?? new Uint8Array(bytes));
       const pieces = new Pieces(part, weights.pieceBytes, sink);
       await loadShard(part, pieces, base, kept, listener, stop.signal);
-      spare = part.begun ? undefined : part.bytes.buffer;
-      if (part.sealed) {
-        sink.place(shard.offset, part.bytes);
-        kept.has(shard);
-      } else if (read) {
-        const keep = (): Promise<void> => readBack(part).catch(() => undefined); // for want of memory
-        setTimeout(() => (last = last.then(keep)), LATER);
+      spare = part.sealed ? part.bytes : undefined;
+      if (!part.sealed) {
+        keepLater(part);
       } else {
-        spare = undefined;
-        setTimeout(() => void kept.saveWhole(part), shard.offset < LATER_BYTES ? LATER : 0);
+        if (!sink.memory) sink.place(offset, part.bytes);
+        kept.has(shard);
       }
     }
   };

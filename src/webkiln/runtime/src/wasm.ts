@@ -6,6 +6,7 @@ import { storedBytes } from "./feeds.js";
 import { get, versioned } from "./http.js";
 import { hasNarrowDot } from "./narrow-dot.js";
 import type { Plan, Variant, WasmTarget } from "./plan.js";
+import type { WeightSink } from "./pieces.js";
 import type { Helpers, RunInputs } from "./protocol.js";
 
 /** The exports of every variant; see docs/plan.md. */
@@ -29,11 +30,12 @@ export interface ThreadStart {
 export const THREAD = "webkiln-thread";
 
 /**
- * Words of the ABI (wasm_runtime.h), by address: what helpers sleep on, the barriers passed, and
- * whether a thread trapped.
+ * Words of the ABI (wasm_runtime.h), by address: what helpers sleep on, the barriers passed, the tiles
+ * handed out, and whether a thread trapped.
  */
 const CALL = 512;
 const PHASE = 640;
+const CLAIMED = 704;
 const TRAPPED = 768;
 
 /** Weights go to another engine in portions of so many bytes, between which runs may happen. */
@@ -146,10 +148,13 @@ async function openVariant(
   const compiling = compile(versioned(variant, base), stop.signal);
   // Threads start while weights stream, so that nothing waits for them afterwards.
   const starting = startThreads(compiling, memory, target, count);
-  const read = (offset: number, bytes: number): Uint8Array =>
+  const place = (offset: number, bytes: number): Uint8Array =>
     new Uint8Array(memory.buffer, target.memory.weights + offset, bytes);
-  const place = (offset: number, bytes: Uint8Array): void => read(offset, bytes.length).set(bytes);
-  const ready = Promise.all([starting, weights({ place, read }, stop.signal)]);
+  const sink: WeightSink = {
+    memory: place,
+    place: (offset, bytes) => place(offset, bytes.length).set(bytes),
+  };
+  const ready = Promise.all([starting, weights(sink, stop.signal)]);
   ready.catch(() => undefined); // heard below, where compiling may have failed first
   try {
     const { stacks } = target.memory;
@@ -175,7 +180,8 @@ async function openVariant(
 /**
  * Runs every step once on what is in memory, zeros at first, until `ready`: engines optimise code
  * only when it was used, and while weights are on their way there is time. What it leaves behind is
- * overwritten by a run, except for states, so models that have any are left alone.
+ * overwritten by a run, except for states, so models that have any are left alone. It ends early
+ * where a step traps.
  */
 async function warmUp(
   plan: Plan,
@@ -188,13 +194,21 @@ async function warmUp(
   let waiting = true;
   const over = (): void => void (waiting = false);
   ready.then(over, over);
+  const stack = exports.__stack_pointer.value as number;
   const extents = plan.dims.map(({ min, max }) => Math.max(min, Math.min(max, WARM_UP_EXTENT)));
   setDims(memory, target, extents);
   for (const [program, { steps }] of plan.programs.entries()) {
     for (let step = 0; step < steps.wasm.length; step++) {
       await nextTask(); // bytes that arrived go first
       if (!waiting) return;
-      exports.step(program, step);
+      try {
+        exports.step(program, step);
+      } catch {
+        // Indices among weights may be anything before all of them are there and found right.
+        exports.__stack_pointer.value = stack;
+        new Int32Array(memory.buffer)[CLAIMED / 4] = 0;
+        return;
+      }
     }
   }
 }
@@ -401,9 +415,7 @@ class WasmModel implements WasmEngine {
     const total = this.plan.weights.bytes;
     for (let offset = 0; offset < total && !signal.aborted; offset += PORTION) {
       const bytes = Math.min(PORTION, total - offset);
-      // Shared memory can be read by WebGPU as it is; the type of a sink is the stricter one.
-      const view = new Uint8Array(this.memory.buffer, weights + offset, bytes);
-      sink.place(offset, view as Uint8Array<ArrayBuffer>);
+      sink.place(offset, new Uint8Array(this.memory.buffer, weights + offset, bytes));
       await new Promise((done) => setTimeout(done)); // runs that wait go first
     }
   };

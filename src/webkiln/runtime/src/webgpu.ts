@@ -40,7 +40,7 @@ export async function openWebGPU(
       async () => [allocate(device, target), makeLayouts(device, plan.kernels)] as const,
     );
     const building = buildFirst(device, shaders, plan, base, layouts, stop.signal);
-    const place = (offset: number, bytes: Uint8Array<ArrayBuffer>): void =>
+    const place = (offset: number, bytes: Uint8Array): void =>
       placeWeights(device, target, buffers, offset, bytes);
     const placing = weights({ place }, stop.signal);
     const [{ shader, pipelines }] = await Promise.all([building, placing]);
@@ -68,7 +68,7 @@ function placeWeights(
   { slots }: WebGPUTarget,
   buffers: readonly GPUBuffer[],
   offset: number,
-  bytes: Uint8Array<ArrayBuffer>,
+  bytes: Uint8Array,
 ): void {
   slots.forEach((slot, i) => {
     if (slot.weights === null) return;
