@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
             if "inference" in options.parts:
                 results["inference"] = _inference(playwright, server, cases, options)
             if "cold_start" in options.parts:
-                results["cold_start"] = _cold_starts(playwright, server, cases, options)
+                results["cold_start"] = _cold_starts(server, cases, options)
             if "download" in options.parts and "webkiln" in options.engines:
                 apps = (case for case in cases if case.name in WHOLE_MODELS)
                 results["download"] = [app_download(playwright, server, case) for case in apps]
@@ -82,14 +82,14 @@ def _inference(
 
 
 def _cold_starts(
-    playwright: Playwright, server: CountingServer, cases: list[Case], options: argparse.Namespace
+    server: CountingServer, cases: list[Case], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     results = []
     for case in cases:
         for device, threads in _places(case, options) if case.name in WHOLE_MODELS else ():
             _say(f"cold start: {case.name}, {device} × {threads}")
             row = cold_start(
-                playwright, server, case, engines=options.engines, device=device, threads=threads,
+                server, case, engines=options.engines, device=device, threads=threads,
                 rounds=2 if options.quick else ROUNDS,
             )  # fmt: skip
             results.append(row)

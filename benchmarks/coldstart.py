@@ -1,17 +1,16 @@
 """Cold start: a new browser process, nothing cached, from the navigation to the first result.
 
 Both engines load on the same page, while its input is on the way, from the same server, with gzip,
-and take turns. What was sent meanwhile is the download; the network is the loopback, so size costs
-next to nothing in time here.
+and take turns. No inspector looks on, as none does at a visitor's. What was sent meanwhile is the
+download; the network is the loopback, so size costs next to nothing in time here.
 """
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
-from playwright.sync_api import Playwright
-
-from benchmarks.browser import call, chromium, page_at
+from benchmarks.browser import TIMEOUT_MS, uninspected
 from benchmarks.cases import Case
 from benchmarks.download import grouped
 from benchmarks.server import CountingServer
@@ -21,7 +20,6 @@ ROUNDS = 7
 
 
 def cold_start(
-    playwright: Playwright,
     server: CountingServer,
     case: Case,
     *,
@@ -36,7 +34,7 @@ def cold_start(
     for round_ in range(rounds + 1):
         for engine in engines if round_ % 2 else engines[::-1]:
             server.reset()
-            ms = _once(playwright, server, case, engine, device, threads)
+            ms = _once(server, case, engine, device, threads)
             sent[engine] = dict(sorted(server.sent.items()))
             # The first round lets the server compress and the disk cache fill.
             if round_ > 0:
@@ -56,17 +54,11 @@ def cold_start(
     return result
 
 
-def _once(
-    playwright: Playwright,
-    server: CountingServer,
-    case: Case,
-    engine: str,
-    device: str,
-    threads: int,
-) -> float:
-    query = f"engine={engine}&case={case.name}&device={device}&threads={threads}"
-    with (
-        chromium(playwright) as browser,
-        page_at(browser, f"{server.url}cold.html?{query}") as page,
-    ):
-        return float(call(page, "cold", None))
+def _once(server: CountingServer, case: Case, engine: str, device: str, threads: int) -> float:
+    query = {"engine": engine, "case": case.name, "device": device, "threads": threads}
+    url = f"{server.url}cold.html?{urlencode(query)}"
+    with uninspected(f"{server.other_site}start.html", url):
+        outcome = server.report(timeout=TIMEOUT_MS / 1000)
+    if "error" in outcome:
+        raise RuntimeError(outcome["error"])
+    return float(outcome["ms"])
