@@ -41,6 +41,9 @@ const TRAPPED = 768;
 /** Weights go to another engine in portions of so many bytes, between which runs may happen. */
 const PORTION = 8 << 20;
 
+/** Weights that arrive within so many ms would only be held up. */
+const WARM_UP_DELAY = 100;
+
 /** Of a symbolic dimension, where code is only to become warm. */
 const WARM_UP_EXTENT = 16;
 
@@ -194,6 +197,7 @@ async function warmUp(
   let waiting = true;
   const over = (): void => void (waiting = false);
   ready.then(over, over);
+  await Promise.race([ready, new Promise((resolve) => setTimeout(resolve, WARM_UP_DELAY))]);
   const stack = exports.__stack_pointer.value as number;
   const extents = plan.dims.map(({ min, max }) => Math.max(min, Math.min(max, WARM_UP_EXTENT)));
   setDims(memory, target, extents);
