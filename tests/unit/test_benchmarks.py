@@ -76,6 +76,15 @@ def test_server_counts_compressed_bytes(tmp_path: Path) -> None:
     assert server.sent["/weights.bin"] == 10_000
 
 
+def test_server_hears_a_report(tmp_path: Path) -> None:
+    with CountingServer(tmp_path) as server:
+        url = server.other_site + "report"
+        urllib.request.urlopen(urllib.request.Request(url, b'{"ms": 12.5}', method="POST")).close()
+        assert server.report(timeout=5) == {"ms": 12.5}
+        with pytest.raises(TimeoutError, match="no page reported"):
+            server.report(timeout=0.01)
+
+
 def test_bytes_are_sorted_into_code_weights_and_data() -> None:
     sent = {
         "/cold.html": 1,

@@ -18,6 +18,7 @@ pytest.importorskip("playwright")
 from playwright.sync_api import Page, Playwright
 
 from benchmarks.browser import call, chromium, page_at
+from benchmarks.coldstart import cold_start
 
 MATMUL = next(case for case in CASES if case.name == "matmul")
 
@@ -57,18 +58,20 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, playwright: Playwright) -> Iterator[Page]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CountingServer]:
     folder = tmp_path_factory.mktemp("site")
     shutil.copytree(site.HERE / "pages", folder, dirs_exist_ok=True)
     Path(folder, "engines.js").write_text(FAKE_ENGINES)
     case = folder / "cases" / MATMUL.name
     case.mkdir(parents=True)
     site._write_case(case, MATMUL)
-    with (
-        CountingServer(folder) as server,
-        chromium(playwright) as browser,
-        page_at(browser, server.url + "compare.html") as opened,
-    ):
+    with CountingServer(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def page(server: CountingServer, playwright: Playwright) -> Iterator[Page]:
+    with chromium(playwright) as browser, page_at(browser, server.url + "compare.html") as opened:
         yield opened
 
 
@@ -91,3 +94,16 @@ def test_engines_take_turns(page: Page) -> None:
 def test_wrong_outputs_end_the_run(page: Page, engine: str) -> None:
     with pytest.raises(RuntimeError, match=f"{engine}: relative error"):
         _compare(page, "a", engine)
+
+
+def test_a_cold_start_needs_no_inspector(server: CountingServer) -> None:
+    found = cold_start(server, MATMUL, engines=("a",), device="wasm", threads=1, rounds=1)
+    (ms,) = found["engines"]["a"]["ms"]
+    assert ms > 0
+    assert {"/cold.html", "/cold.js", "/engines.js"} <= found["engines"]["a"]["files"].keys()
+    assert "/start.html" not in found["engines"]["a"]["files"]
+
+
+def test_a_cold_start_with_wrong_outputs_ends_the_run(server: CountingServer) -> None:
+    with pytest.raises(RuntimeError, match="wrong: relative error"):
+        cold_start(server, MATMUL, engines=("wrong",), device="wasm", threads=1, rounds=1)

@@ -58,7 +58,8 @@ export async function streamWeights(
   let last = Promise.resolve();
   const keepLater = (part: Part): void => {
     const waits = sink.memory || part.shard.offset < LATER_BYTES;
-    setTimeout(() => (last = last.then(() => keep(part))), waits ? LATER : 0);
+    const next = (): Promise<void> => last.then(() => keep(part)).catch(() => undefined); // for want of memory
+    setTimeout(() => (last = next()), waits ? LATER : 0);
   };
   const lane = async (): Promise<void> => {
     // Memory that was used before costs much less than fresh one.
@@ -70,13 +71,13 @@ export async function streamWeights(
       const part = emptyPart(shard, sink.memory?.(offset, bytes) ?? own ?? new Uint8Array(bytes));
       const pieces = new Pieces(part, weights.pieceBytes, sink);
       await loadShard(part, pieces, base, kept, listener, stop.signal);
-      spare = part.sealed ? part.bytes : undefined;
+      spare = part.sealed ? part.bytes : undefined; // else it is still to be written
       if (!part.sealed) {
         keepLater(part);
-      } else {
-        if (!sink.memory) sink.place(offset, part.bytes);
-        kept.has(shard);
+        continue;
       }
+      if (!sink.memory) sink.place(offset, part.bytes);
+      kept.has(shard);
     }
   };
   try {
