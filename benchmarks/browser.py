@@ -81,7 +81,7 @@ def page_at(browser: Browser, url: str) -> Iterator[Page]:
         context.close()
 
 
-def call(page: Page, function: str, argument: Any) -> Any:
+def call(page: Page, function: str, argument: Any, timeout_ms: int = TIMEOUT_MS) -> Any:
     """``window[function](argument)``, awaited; a rejection is raised as a Python error."""
     page.wait_for_function(f"() => window.{function} !== undefined")
     page.evaluate(
@@ -95,7 +95,7 @@ def call(page: Page, function: str, argument: Any) -> Any:
         [function, argument],
     )
     # evaluate() waits for ever; this does not, and asks seldom, so as not to disturb what is timed.
-    done = page.wait_for_function("() => window.outcome", timeout=TIMEOUT_MS, polling=250)
+    done = page.wait_for_function("() => window.outcome", timeout=timeout_ms, polling=250)
     outcome = done.json_value()
     if "error" in outcome:
         raise RuntimeError(outcome["error"])

@@ -40,6 +40,8 @@ PROMPT_TOKENS = 150
 ANSWER_TOKENS = 48
 ROUNDS = {"wasm": 5, "webgpu": 3}
 VISITS = 3
+# All engines of a place, all rounds: four minutes on a quiet machine.
+PLACE_TIMEOUT_MS = 1_200_000
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,7 +95,7 @@ def _place(
         "rounds": rounds or ROUNDS[device],
     }
     with chromium(playwright) as browser, page_at(browser, server.url + "llm.html") as page:
-        measured = call(page, "llm", options)
+        measured = call(page, "llm", options, timeout_ms=PLACE_TIMEOUT_MS)
     rows = {}
     own = measured["webkiln"]
     for name, entry in measured.items():
