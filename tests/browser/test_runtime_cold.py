@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,18 +149,23 @@ TELLING = b"""
 """
 
 
+def hold_weights(site: Site, plan: dict[str, Any], warm: Sequence[str]) -> None:
+    """No shard comes before the worker has asked for all of `warm`."""
+
+    def held(handler: Any, data: bytes) -> None:
+        while not all(site.requests(name) for name in warm):
+            time.sleep(0.01)  # ends with the test's time if nothing runs before the weights
+        handler.send_file(data)
+
+    for shard in plan["weights"]["shards"]:
+        site.faults[shard["file"]] = held
+
+
 def test_every_step_runs_once_while_weights_are_awaited(
     open_page: Any, site: Site, bundle: tuple[Path, dict[str, Any]]
 ) -> None:
     site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, TELLING + data)
-
-    def held(handler: Any, data: bytes) -> None:
-        while not all(site.requests(f"/warm-{step}-16") for step in range(3)):
-            time.sleep(0.01)  # ends with the test's time if nothing runs before the weights
-        handler.send_file(data)
-
-    for shard in bundle[1]["weights"]["shards"]:
-        site.faults[shard["file"]] = held
+    hold_weights(site, bundle[1], [f"/warm-{step}-16" for step in range(3)])
     first_result(open_page(site.url + "index.html"))
 
 
@@ -171,14 +176,7 @@ def test_a_trap_while_weights_are_awaited_does_no_harm(
         b"exports.step(program, step);", b"throw new WebAssembly.RuntimeError('not yet');"
     )
     site.faults["webkiln.worker.js"] = lambda handler, data: handler.send(200, trapping + data)
-
-    def held(handler: Any, data: bytes) -> None:
-        while not site.requests("/warm-0-16"):
-            time.sleep(0.01)  # ends with the test's time if nothing runs before the weights
-        handler.send_file(data)
-
-    for shard in bundle[1]["weights"]["shards"]:
-        site.faults[shard["file"]] = held
+    hold_weights(site, bundle[1], ["/warm-0-16"])
     first_result(open_page(site.url + "index.html"))
 
 

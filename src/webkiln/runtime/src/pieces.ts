@@ -7,8 +7,9 @@ import { sha256 } from "./sha256.js";
 
 /** Where weights go; `offset` is in the weight space, a multiple of 4. */
 export interface WeightSink {
+  /** Takes bytes that were found right. */
   place(offset: number, bytes: Uint8Array): void;
-  /** The place itself, where that is memory of ours: what arrives may be written straight into it. */
+  /** The place itself, where that is memory of ours: what arrives is written straight into it. */
   readonly memory?: (offset: number, bytes: number) => Uint8Array;
 }
 
@@ -21,7 +22,7 @@ export class Pieces {
     private readonly sink: WeightSink,
   ) {}
 
-  /** More of the shard is in memory: whole pieces are verified, and go to their places if they are not there. */
+  /** More of the shard is in memory: whole pieces are verified, and handed to the sink when found right. */
   grown(): void {
     const { checks } = this;
     const { bytes, have, shard } = this.part;
@@ -33,7 +34,7 @@ export class Pieces {
       const check = async (): Promise<boolean> => {
         if ((await sha256(piece)) !== expected) return false;
         // After a restart the memory has other bytes by now, which this says nothing about.
-        if (checks === this.checks && !this.sink.memory) this.sink.place(shard.offset + at, piece);
+        if (checks === this.checks) this.sink.place(shard.offset + at, piece);
         return true;
       };
       const checking = check();

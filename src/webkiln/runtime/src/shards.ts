@@ -76,7 +76,7 @@ export async function streamWeights(
         keepLater(part);
         continue;
       }
-      if (!sink.memory) sink.place(offset, part.bytes);
+      sink.place(offset, part.bytes);
       kept.has(shard);
     }
   };

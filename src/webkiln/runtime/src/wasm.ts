@@ -151,11 +151,9 @@ async function openVariant(
   const compiling = compile(versioned(variant, base), stop.signal);
   // Threads start while weights stream, so that nothing waits for them afterwards.
   const starting = startThreads(compiling, memory, target, count);
-  const place = (offset: number, bytes: number): Uint8Array =>
-    new Uint8Array(memory.buffer, target.memory.weights + offset, bytes);
   const sink: WeightSink = {
-    memory: place,
-    place: (offset, bytes) => place(offset, bytes.length).set(bytes),
+    memory: (offset, bytes) => new Uint8Array(memory.buffer, target.memory.weights + offset, bytes),
+    place: () => undefined, // it arrived there
   };
   const ready = Promise.all([starting, weights(sink, stop.signal)]);
   ready.catch(() => undefined); // heard below, where compiling may have failed first
