@@ -39,8 +39,9 @@ from webkiln.schedule.vectorize import vectorize
 __all__ = ["attention"]
 
 ROWS = 6  # of a tile: with eight lanes, twelve of V8's sixteen vector registers
-BLOCK = 256  # keys: with 64 columns, 64 KiB of keys and as many of values
-REGISTERS = 12  # 128-bit vectors of sums
+BLOCK = 512  # keys: memory is read in long stretches, and six rows of scores are 12 KiB
+REGISTERS = 15  # 128-bit vectors that V8 leaves
+SUMS = 12  # of them, for sums of values
 
 
 def attention(nest: Nest) -> Kernel | None:
@@ -131,9 +132,9 @@ class _Tile:
     # scores ---------------------------------------------------------------------------------------
 
     def _products(self) -> list[Stmt]:
-        """Queries times keys into `scores`, several panels at a time where rows are few."""
-        together = max(1, REGISTERS // (2 * self.count) if self.count < 4 else 1)
-        together = 1 << (together.bit_length() - 1)
+        """Queries times keys into `scores`, two panels at a time where that needs no more registers."""
+        vectors = KEY_PANEL // 4
+        together = 2 if 2 * vectors * (self.count + 1) + 1 <= REGISTERS else 1
         first = self.base // KEY_PANEL
         stop = ceildiv(self.end, KEY_PANEL)
         if together == 1:
@@ -236,7 +237,7 @@ class _Tile:
         """`mixed`, scaled, and the block's values times the exponentials."""
         widths = (32, 16, 8, 4)
         lanes = next(
-            n for n in widths if self.size % n == 0 and (n // 4 * self.count <= REGISTERS or n == 4)
+            n for n in widths if self.size % n == 0 and (n // 4 * self.count <= SUMS or n == 4)
         )
         wide = F32.vector(lanes)
         value = vectorize(self.a.parts.value, self.a.d, lanes)
