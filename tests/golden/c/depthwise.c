@@ -1,15 +1,18 @@
+static const f32 k0_pool[] = {0.0f};
 KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, Part *part) {
+  const f32 *pool = k0_pool;
+  __asm__("" : "+r"(pool));
   do for (int task = part->begin, end = part->end; task < end; task++) {
     const int v0 = 0;
     const int v1 = 0;
     const int v2 = task;
     for (int v3 = (v1 * 768); v3 < 196; v3 += 6) {
-      f32x8 v4 = splat_f32x8(0.0f);
-      f32x8 v5 = splat_f32x8(0.0f);
-      f32x8 v6 = splat_f32x8(0.0f);
-      f32x8 v7 = splat_f32x8(0.0f);
-      f32x8 v8 = splat_f32x8(0.0f);
-      f32x8 v9 = splat_f32x8(0.0f);
+      f32x8 v4 = splat_f32x8(pool[0]);
+      f32x8 v5 = splat_f32x8(pool[0]);
+      f32x8 v6 = splat_f32x8(pool[0]);
+      f32x8 v7 = splat_f32x8(pool[0]);
+      f32x8 v8 = splat_f32x8(pool[0]);
+      f32x8 v9 = splat_f32x8(pool[0]);
       const f32 *p0 = b0 + ((v2 * 256) + (v0 * 8));
       const f32 *p1 = b1 + min_i32(v3, 190);
       for (int v10 = 0; v10 < 32; v10++) {
@@ -33,12 +36,15 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
   } while (claim_part(part));
 }
 
+static const f32 k1_pool[] = {0.0f};
 KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, Part *part) {
+  const f32 *pool = k1_pool;
+  __asm__("" : "+r"(pool));
   do for (int task = part->begin, end = part->end; task < end; task++) {
     const int v0 = task;
     for (int v1 = 0; v1 < 1; v1++) {
       for (int v2 = 0; v2 < 32; v2 += 16) {
-        f32x16 v3 = splat_f32x16(0.0f);
+        f32x16 v3 = splat_f32x16(pool[0]);
         for (int v4 = max_i32(0, ((v0 * -1) + 1)); v4 < min_i32(3, ((v0 * -1) + 15)); v4++) {
           const f32 *p0 = b0 + (((((v0 * 448) + (v1 * 32)) + v2) + (v4 * 448)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
           const f32 *p1 = b1 + ((v2 + (v4 * 96)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
@@ -53,10 +59,10 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
     }
     for (int v6 = 0; v6 < 3; v6++) {
       for (int v2 = 0; v2 < 32; v2 += 8) {
-        f32x8 v7 = splat_f32x8(0.0f);
-        f32x8 v8 = splat_f32x8(0.0f);
-        f32x8 v9 = splat_f32x8(0.0f);
-        f32x8 v10 = splat_f32x8(0.0f);
+        f32x8 v7 = splat_f32x8(pool[0]);
+        f32x8 v8 = splat_f32x8(pool[0]);
+        f32x8 v9 = splat_f32x8(pool[0]);
+        f32x8 v10 = splat_f32x8(pool[0]);
         const f32 *p2 = b0 + ((((v0 * 448) + v2) + (v6 * 128)) + (max_i32(0, ((v0 * -1) + 1)) * 448));
         const f32 *p3 = b1 + (v2 + (max_i32(0, ((v0 * -1) + 1)) * 96));
         for (int v4 = max_i32(0, ((v0 * -1) + 1)); v4 < min_i32(3, ((v0 * -1) + 15)); v4++) {
@@ -83,7 +89,7 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
     }
     for (int v1 = 13; v1 < 14; v1++) {
       for (int v2 = 0; v2 < 32; v2 += 16) {
-        f32x16 v3 = splat_f32x16(0.0f);
+        f32x16 v3 = splat_f32x16(pool[0]);
         for (int v4 = max_i32(0, ((v0 * -1) + 1)); v4 < min_i32(3, ((v0 * -1) + 15)); v4++) {
           const f32 *p4 = b0 + (((((v0 * 448) + (v1 * 32)) + v2) + (v4 * 448)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
           const f32 *p5 = b1 + ((v2 + (v4 * 96)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
