@@ -36,9 +36,7 @@ export function prepare(
   const inputs = chosen.inputs.map(({ name, buffer }) => {
     const carried = carry[name];
     if (carried !== undefined) return { carried };
-    const bytes = toStorage(feeds[name]!, plan.buffers[buffer]!.dtype, name);
-    // Messages copy the whole buffer behind a view.
-    return bytes.length === bytes.buffer.byteLength ? bytes : bytes.slice();
+    return toStorage(feeds[name]!, plan.buffers[buffer]!.dtype, name);
   });
   return { program, dims, inputs, outputs: outputIndices(chosen, wanted) };
 }

@@ -56,11 +56,11 @@ export type EarlyPart =
   | { readonly file: string; readonly end: boolean };
 
 /**
- * To the worker: a request with its number, "forget request `cancel`", the files that the page
- * downloads, or a part of one.
+ * To the worker: a request with its number, and the memory that its inputs are in; "forget request
+ * `cancel`"; the files that the page downloads, or a part of one.
  */
 export type ToWorker =
-  | (Request & { readonly id: number })
+  | (Request & { readonly id: number; readonly memory?: ArrayBuffer })
   | { readonly cancel: number }
   | { readonly early: readonly string[] }
   | EarlyPart;
@@ -89,11 +89,12 @@ export interface Helpers {
 }
 
 /**
- * From the worker: an answer, progress of loading, news of where the model runs or is kept, or the
- * helper threads of the engine, undefined when it has none.
+ * From the worker: an answer, with the memory that its request's inputs were in; progress of loading;
+ * news of where the model runs or is kept; or the helper threads of the engine, undefined when it has
+ * none.
  */
 export type FromWorker =
-  | { readonly id: number; readonly value: Replies[keyof Replies] }
+  | { readonly id: number; readonly value: Replies[keyof Replies]; readonly memory?: ArrayBuffer }
   | { readonly id: number; readonly error: PlainError }
   | { readonly progress: Progress }
   | { readonly state: ModelState }

@@ -17,6 +17,7 @@ import type {
 import { resolve, type Plan } from "./plan.js";
 import { prepare, prepareRun } from "./prepare.js";
 import type { FromWorker, Helpers, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
+import { Staging } from "./staging.js";
 import type { Tensor } from "./tensor.js";
 
 /** Without a run for so long, devices are compared before the first one. In ms. */
@@ -46,6 +47,7 @@ export class Link {
   onStorage: ((storage: WeightStorage) => void) | undefined;
   private readonly worker: Worker;
   private readonly waiting = new Map<number, Waiting>();
+  private readonly staging = new Staging();
   private next = 0;
   private helpers: Helpers | undefined;
   /** When an answer came last. */
@@ -85,7 +87,6 @@ export class Link {
   ask<R extends Request>(
     request: R,
     signal?: AbortSignal,
-    transfer: Transferable[] = [],
   ): Promise<Replies[R["type"]]> {
     if (this.closed) return Promise.reject(this.closed);
     if (signal?.aborted) return Promise.reject(aborted());
@@ -103,7 +104,10 @@ export class Link {
         resolve: (value) => (done(), resolve(value)),
         reject: (error) => (done(), reject(error)),
       });
-      this.send({ ...request, id }, transfer);
+      const message: Request = request;
+      if (!("inputs" in message)) return this.send({ ...message, id });
+      const staged = this.staging.pack(message);
+      this.send({ ...staged, id }, [staged.memory]);
     });
   }
 
@@ -138,6 +142,7 @@ export class Link {
     if ("storage" in message) return this.onStorage?.(message.storage);
     if ("helpers" in message) return void (this.helpers = message.helpers);
     this.answered = performance.now();
+    if ("value" in message && message.memory) this.staging.keep(message.memory);
     const waiting = this.waiting.get(message.id);
     this.waiting.delete(message.id);
     if ("error" in message) waiting?.reject(fromPlain(message.error));

@@ -30,9 +30,12 @@ function serve(): void {
     }
     if (!host) throw new WebkilnError("worker-failed", "The model is not loaded.");
     if (request.type === "compare") return post({ id, value: await host.compare(request.sample) });
-    if (request.type === "profile") return post({ id, value: await host.profile(request) });
+    const memory = request.memory!;
+    if (request.type === "profile") {
+      return post({ id, value: await host.profile(request), memory }, [memory]);
+    }
     const outputs = await host.run(request);
-    post({ id, value: outputs }, outputs);
+    post({ id, value: outputs, memory }, [...outputs, memory]);
   };
 
   self.onmessage = ({ data }: MessageEvent<ToWorker>) => {

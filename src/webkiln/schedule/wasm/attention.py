@@ -132,7 +132,7 @@ class _Tile:
     # scores ---------------------------------------------------------------------------------------
 
     def _products(self) -> list[Stmt]:
-        """Queries times keys into `scores`, two panels at a time where that needs no more registers."""
+        """Queries times keys into `scores`, two panels at a time where registers allow it."""
         vectors = KEY_PANEL // 4
         together = 2 if 2 * vectors * (self.count + 1) + 1 <= REGISTERS else 1
         first = self.base // KEY_PANEL
