@@ -29,6 +29,7 @@ def test_the_plain_form(check):
     ("scores", "c", "expected"),
     [
         ("s = Mul(p, c)", 0.25, 0.25),
+        ("s = Mul(c, p)", 0.25, 0.25),
         ("s = Div(p, c)", 4.0, 0.25),
         ("r = Mul(p, c) s = Div(r, c)", 3.0, 1.0),
     ],

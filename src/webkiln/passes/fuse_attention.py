@@ -7,6 +7,7 @@ schedules of attention keep those of a few queries in the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -66,13 +67,14 @@ def fuse_attention(model: ir.Model) -> ir.Model:
 
 def _scores(value: ir.Value | None, shape: list[int | str | None]) -> _Scores | None:
     """How `value`, of this shape, is made of a product; None if it isn't, or others read it."""
-    if value is None or only_consumer(value) is None or dims(value) != shape:
+    node = value.producer() if value is not None and only_consumer(value) is not None else None
+    if node is None or dims(value) != shape:
         return None
-    node = value.producer()
     if is_op(node, "MatMul"):
         return _Scores((node,))
     if is_op(node, "Mul", "Div"):
-        factor, below = scalar(node.inputs[1]), _scores(node.inputs[0], shape)
+        index = 1 if is_op(node, "Div") or scalar(node.inputs[1]) is not None else 0
+        factor, below = scalar(node.inputs[index]), _scores(node.inputs[1 - index], shape)
         if factor is None or factor <= 0 or below is None or below.biases:
             return None  # the operator takes a root of its scale
         scale = factor if node.op_type == "Mul" else 1 / factor
@@ -95,16 +97,14 @@ def _fits(shape: list[int | str | None], operands: list[ir.Value | None]) -> boo
     return all(isinstance(n, int) and n % _LANES == 0 for n in (query[-1], values[-1]))
 
 
-def _fuse(
-    model: ir.Model, mix: ir.Node, operands: list[ir.Value | None], scores: _Scores
-) -> None:
+def _fuse(model: ir.Model, mix: ir.Node, operands: list[ir.Value | None], scores: _Scores) -> None:
     """Puts Attention in the place of `mix`."""
     name, output = mix.name or str(mix.outputs[0].name), mix.outputs[0]
     query, keys, values = operands
     assert query is not None and keys is not None and values is not None
     made: list[ir.Node] = []
 
-    def node(op: str, place: str, inputs: list[ir.Value], **attributes: object) -> ir.Value:
+    def node(op: str, place: str, inputs: list[ir.Value], **attributes: Any) -> ir.Value:
         made.append(ir.node(op, inputs, attributes, name=f"{name}{place}"))
         made[-1].outputs[0].name = made[-1].name
         made[-1].outputs[0].dtype = ir.DataType.FLOAT
