@@ -8,13 +8,13 @@ import onnx_ir as ir
 from webkiln.passes.graph import (
     array,
     constant,
+    factor_of,
     is_constant,
     is_op,
     nodes_of,
     only_consumer,
     remove,
     replace,
-    scalar,
 )
 
 __all__ = ["fold_scale"]
@@ -30,7 +30,7 @@ def fold_scale(model: ir.Model) -> ir.Model:
     (which is scaled with it), and a MatMul of two activations (through its first operand).
     """
     for node in nodes_of(model, "Mul", "Div"):
-        found = _factor(node)
+        found = factor_of(node)
         if found is None:
             continue
         value, factor = found
@@ -47,20 +47,6 @@ def fold_scale(model: ir.Model) -> ir.Model:
             carrier.replace_input_with(index, scaled)
         remove(model, [node])
     return model
-
-
-def _factor(node: ir.Node) -> tuple[ir.Value, float] | None:
-    """The value that `node` multiplies, and by which number; the shape must stay the same."""
-    for index in (0, 1) if node.op_type == "Mul" else (1,):
-        number, value = scalar(node.inputs[index]), node.inputs[1 - index]
-        by, shape = node.inputs[index], value.shape if value is not None else None
-        if number is None or not number or value is None or by is None or is_constant(value):
-            continue
-        if value.dtype is None or not value.dtype.is_floating_point() or shape is None:
-            continue
-        if by.shape is not None and len(by.shape) <= len(shape) and only_consumer(value) is node:
-            return value, number if node.op_type == "Mul" else 1 / number
-    return None
 
 
 def _path_to_weights(value: ir.Value) -> list[tuple[ir.Node, int]] | None:

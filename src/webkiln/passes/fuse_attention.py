@@ -16,13 +16,14 @@ from webkiln.passes.graph import (
     attribute,
     constant,
     dims,
+    factor_of,
     is_constant,
     is_op,
     nodes_of,
     only_consumer,
     remove,
     replace,
-    scalar,
+    require_opset,
 )
 
 __all__ = ["fuse_attention"]
@@ -73,12 +74,11 @@ def _scores(value: ir.Value | None, shape: list[int | str | None]) -> _Scores | 
     if is_op(node, "MatMul"):
         return _Scores((node,))
     if is_op(node, "Mul", "Div"):
-        index = 1 if is_op(node, "Div") or scalar(node.inputs[1]) is not None else 0
-        factor, below = scalar(node.inputs[index]), _scores(node.inputs[1 - index], shape)
-        if factor is None or factor <= 0 or below is None or below.biases:
+        value, factor = factor_of(node) or (None, 0.0)
+        below = _scores(value, shape)
+        if factor <= 0 or below is None or below.biases:
             return None  # the operator takes a root of its scale
-        scale = factor if node.op_type == "Mul" else 1 / factor
-        return _Scores((node, *below.nodes), below.scale * scale)
+        return _Scores((node, *below.nodes), below.scale * factor)
     for index in (0, 1) if is_op(node, "Add") else ():
         below, bias = _scores(node.inputs[index], shape), node.inputs[1 - index]
         # The operator pads a bias that is narrower than the scores, instead of broadcasting it.
@@ -127,6 +127,5 @@ def _fuse(model: ir.Model, mix: ir.Node, operands: list[ir.Value | None], scores
         result = node("Squeeze", "/heads", [result, alone])
     result.shape = output.shape
     mix.prepend(made)
-    model.opset_imports[""] = max(_OPSET, model.opset_imports[""])
-    model.ir_version = max(_IR_VERSION, model.ir_version)
+    require_opset(model, _OPSET, _IR_VERSION)
     replace(output, result)

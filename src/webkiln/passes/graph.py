@@ -15,6 +15,7 @@ __all__ = [
     "attribute",
     "constant",
     "dims",
+    "factor_of",
     "is_constant",
     "is_op",
     "light_proto",
@@ -22,6 +23,7 @@ __all__ = [
     "only_consumer",
     "remove",
     "replace",
+    "require_opset",
     "scalar",
     "through_proto",
 ]
@@ -85,6 +87,23 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
     return next(iter(uses)).node
 
 
+def factor_of(node: ir.Node) -> tuple[ir.Value, float] | None:
+    """The value that a Mul or Div multiplies, and by which number.
+
+    None where that value is no float, is read elsewhere too, or changes its shape.
+    """
+    for index in (0, 1) if node.op_type == "Mul" else (1,):
+        number, value = scalar(node.inputs[index]), node.inputs[1 - index]
+        by, shape = node.inputs[index], value.shape if value is not None else None
+        if number is None or not number or value is None or by is None or is_constant(value):
+            continue
+        if value.dtype is None or not value.dtype.is_floating_point() or shape is None:
+            continue
+        if by.shape is not None and len(by.shape) <= len(shape) and only_consumer(value) is node:
+            return value, number if node.op_type == "Mul" else 1 / number
+    return None
+
+
 def constant(
     model: ir.Model, numbers: npt.ArrayLike | ir.TensorProtocol, name: str, like: Any = None
 ) -> ir.Value:
@@ -132,6 +151,12 @@ def remove(model: ir.Model, nodes: Sequence[ir.Node]) -> None:
     for node in nodes:
         if node.graph is not None:
             node.graph.remove(node, safe=True)
+
+
+def require_opset(model: ir.Model, opset: int, ir_version: int) -> None:
+    """Raises what the model claims to be, for operators that an older one does not have."""
+    model.opset_imports[""] = max(opset, model.opset_imports[""])
+    model.ir_version = max(ir_version, model.ir_version)
 
 
 def light_proto(model: ir.Model) -> tuple[onnx.ModelProto, Mapping[str, ir.TensorProtocol]]:

@@ -24,7 +24,7 @@ from webkiln.passes.cache_graph import CacheGraph, check_tables
 from webkiln.passes.cache_probes import Probe, check_site, find_window, replace_positions
 from webkiln.passes.fold_constants import fold_constants
 from webkiln.passes.fold_shapes import fold_shapes
-from webkiln.passes.graph import dims
+from webkiln.passes.graph import dims, require_opset
 from webkiln.passes.infer_shapes import infer_shapes
 from webkiln.passes.inline_functions import inline_functions
 from webkiln.passes.normalize_opset import normalize_opset
@@ -108,8 +108,7 @@ def _prepared(model: ir.Model, ids: str) -> ir.Model:
     model = bind_constants(model, constants, {})
     model = fold_constants(inline_functions(model))
     model = pack_nibbles(widen_floats(normalize_opset(model)))
-    model.opset_imports[""] = max(_OPSET, model.opset_imports[""])
-    model.ir_version = max(_IR_VERSION, model.ir_version)
+    require_opset(model, _OPSET, _IR_VERSION)
     common.IdentityEliminationPass()(model)
     common.NameFixPass()(model)
     common.TopologicalSortPass()(model)

@@ -193,16 +193,13 @@ class _Work:
         if new is not None:
             values += [new.key, new.value]
         out, values = in_registers(values, self.me, self.invocations, self.emit)
-        k, size = self.a.k, extent_of(self.a.k)
+        k = self.a.k
         for i in range(self.count):
-            place = i * self.depth + k
             four = vectorize(values[i], k, LANES) if self.depth % LANES == 0 else None
-            if four is None:
-                store = Store(self.queries, place, values[i])
-                out.append(For(k, self.me, size, (store,), self.invocations))
-            else:
-                store = Store(self.queries, place, four)
-                out.append(For(k, self.me * LANES, size, (store,), self.invocations * LANES))
+            lanes, value = (1, values[i]) if four is None else (LANES, four)
+            store = Store(self.queries, i * self.depth + k, value)
+            start = simplify(self.me * lanes)
+            out.append(For(k, start, extent_of(k), (store,), self.invocations * lanes))
         return out if new is None else [*out, *self._fetch_new(new, *values[self.count :])]
 
     def _fetch_new(self, new: Update, key: Expr, value: Expr) -> list[Stmt]:
