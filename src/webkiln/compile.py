@@ -41,6 +41,7 @@ from webkiln.memory.size import evaluate
 from webkiln.output import ensure_replaceable
 from webkiln.reference import reference_outputs
 from webkiln.schedule.program import Scheduler, schedule_program, scheduler
+from webkiln.schedule.share import share
 from webkiln.targets.toolchain import PLANES_VARIANTS, VARIANTS, Variant, compile_variants
 from webkiln.tasks import page
 
@@ -258,15 +259,13 @@ def _wasm(
     entries: Sequence[_Entry], memory: MemoryPlan, progress: Progress
 ) -> dict[Variant, bytes]:
     progress("compile WebAssembly", 0, 1)
-    kernels = unique([s.kernel for e in entries for s in e.steps["wasm"]], c.kernel_source)
+    programs = share([e.steps["wasm"] for e in entries])
+    kernels = unique([s.kernel for steps in programs for s in steps], c.kernel_source)
     index = iter(kernels.of_step)
     dims = list(dict.fromkeys(d for e in entries for d in e.program.dims))
     calls = [
-        [
-            StepCall(step, kernels.names[next(index)], memory.wasm, memory.sizes)
-            for step in e.steps["wasm"]
-        ]
-        for e in entries
+        [StepCall(s, kernels.names[next(index)], memory.wasm, memory.sizes) for s in steps]
+        for steps in programs
     ]
     text = c_module.module_source(kernels.sources, kernels.kernels, calls, dims)
     planes = c_module.multiplies_planes(kernels.kernels)

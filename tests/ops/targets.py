@@ -32,6 +32,7 @@ from webkiln.memory.liveness import StepIO
 from webkiln.memory.plan import DIMS, STACK_BYTES, STACKS, MemoryPlan
 from webkiln.memory.plan import plan as plan_memory
 from webkiln.schedule.program import schedule_program
+from webkiln.schedule.share import share
 from webkiln.targets.toolchain import VARIANTS, compile_wasm
 
 __all__ = ["Compiled", "compile_case", "run_webgpu", "wasm_module"]
@@ -64,14 +65,12 @@ def compile_case(case: Case, target: str) -> Compiled:
 
 def wasm_module(cases: Sequence[Compiled]) -> Callable[[int], list[Array]]:
     """One module for `cases`; the result runs the k-th of them."""
-    kernels = unique([s.kernel for x in cases for s in x.steps], c.kernel_source)
+    steps = share([x.steps for x in cases])
+    kernels = unique([s.kernel for own in steps for s in own], c.kernel_source)
     index = iter(kernels.of_step)
     programs = [
-        [
-            StepCall(step, kernels.names[next(index)], x.memory.wasm, x.memory.sizes)
-            for step in x.steps
-        ]
-        for x in cases
+        [StepCall(s, kernels.names[next(index)], x.memory.wasm, x.memory.sizes) for s in own]
+        for x, own in zip(cases, steps, strict=True)
     ]
     dims = list(dict.fromkeys(d for x in cases for d in x.program.dims))
     size = max(x.memory.total_bytes for x in cases)

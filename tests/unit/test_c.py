@@ -198,8 +198,8 @@ def driven(graph: str, moved: dict[int, int] | None = None) -> list[str]:
 def test_the_driver_passes_dims_and_shares_tasks() -> None:
     (case,) = driven("g (float[2,n] x) => (float[2,n] y) { y = Relu(x) }")
     tasks = "((d0 + 2047) / 2048)"
-    assert f"part = part_of({tasks}, most_of({tasks}, threads), thread, threads);" in case
-    assert "k0((f32 *)4096, (f32 *)8192, d0, &part);" in case
+    assert f"part = part_of({tasks}, most_of({tasks}, threads), 8, thread, threads);" in case
+    assert "do k0((f32 *)4096, (f32 *)8192, d0, &part); while (any_part(&part));" in case
     assert "return 1;" in case
 
 

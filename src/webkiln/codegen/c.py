@@ -7,7 +7,7 @@ calls (`splat_f32x4`, …) is defined in `c_module.py`. The same text compiles f
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from webkiln.codegen.cursors import Cursor, cursors
@@ -16,7 +16,7 @@ from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32, DType
 from webkiln.ir.expr import Const, Expr, Op, Read, Var, const, is_const
 from webkiln.ir.program import Access, Kernel
-from webkiln.ir.simplify import always_nonneg, poly
+from webkiln.ir.simplify import always_nonneg, poly, simplify
 from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store
 from webkiln.schedule.kernel import expressions, map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
@@ -75,17 +75,32 @@ def type_name(dtype: DType) -> str:
     return base if dtype.lanes == 1 else f"{base}x{dtype.lanes}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """A cursor's pointer. With a `stride` it goes from Read to Read, then on to the next round."""
+
+    name: str
+    cursor: Cursor
+    stride: Expr | None
+
+    @property
+    def last(self) -> Read:
+        """The Read that an iteration ends with."""
+        return list(self.cursor.reads)[-1]
+
+
 class _Printer:
     """Prints one kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
+        self.numbers = {p for p, e in kernel.extents.items() if isinstance(e, Const)}
         self.names = Names()
         self.lines: list[str] = []
         self.depth = 1
         self.temps: dict[Expr, str] = {}
         self.pool: dict[str, int] = {}  # literal → its place
-        self.places: dict[Read, tuple[str, int]] = {}  # what a cursor serves
+        self.places: dict[Read, tuple[str, str]] = {}  # what a cursor serves
         self.counter = 0
 
     def line(self, text: str) -> None:
@@ -191,31 +206,58 @@ class _Printer:
         name = self.names.var(s.var)
         advance = f"{name}++" if s.step == 1 else f"{name} += {s.step}"
         first, last = self.expr(s.start), self.expr(s.stop)
-        walking = cursors(s) or []
-        pointers = [self._cursor(c) for c in walking]
+        walking = [self._walk(c, s) for c in cursors(s, self.numbers) or ()]
         self.line(f"for (int {name} = {first}; {name} < {last}; {advance}) {{")
-        self._indented(s.body)
+        self.depth += 1
+        for inner in s.body:
+            self.statement(inner)
+            for walk in walking:
+                self._stride(walk, inner)
         if walking:
-            moves = [f"{p} += {self.expr(c.step)};" for p, c in zip(pointers, walking, strict=True)]
-            self.line("  " + " ".join(moves))
+            self.line(" ".join(self._move(w) for w in walking))
             # keeps clang from turning the pointers back into indices, and iterations from mixing
-            pinned = ", ".join(f'"+r"({p})' for p in pointers)
-            self.line(f'  __asm__ volatile("" : {pinned});')
+            pinned = ", ".join(f'"+r"({w.name})' for w in walking)
+            self.line(f'__asm__ volatile("" : {pinned});')
+        self.depth -= 1
         self.line("}")
-        for c in walking:
-            for read in c.reads:
+        for w in walking:
+            for read in w.cursor.reads:
                 del self.places[read]
 
-    def _cursor(self, cursor: Cursor) -> str:
+    def _walk(self, cursor: Cursor, loop: For) -> _Walk:
         """Declares the pointer; its Reads print relative to it until the loop ends."""
-        name = f"p{self.counter}"
+        walk = _Walk(f"p{self.counter}", cursor, cursor.stride(loop.body))
         self.counter += 1
         kind = type_name(cursor.buffer.dtype)
         start = f"{self.names.buffer(cursor.buffer)} + {self.expr(cursor.start)}"
-        self.line(f"const {kind} *{name} = {start};")
+        self.line(f"const {kind} *{walk.name} = {start};")
+        if walk.stride is not None:
+            back = simplify(cursor.step - cursor.reads[walk.last])
+            for name, distance in (("stride", walk.stride), ("back", back)):
+                self.line(f"int {name}_{walk.name} = {self.expr(distance)} * (int)sizeof({kind});")
+                self.line(f'__asm__("" : "+r"({name}_{walk.name}));')
         for read, distance in cursor.reads.items():
-            self.places[read] = name, distance
-        return name
+            self.places[read] = walk.name, self.expr(distance) if walk.stride is None else "0"
+        return walk
+
+    def _move(self, walk: _Walk) -> str:
+        """Takes the pointer from where an iteration ends to where the next begins."""
+        if walk.stride is not None:
+            return f"MOVE({walk.name}, back_{walk.name});"
+        return f"{walk.name} += {self.expr(walk.cursor.step)};"
+
+    def _stride(self, walk: _Walk, s: Stmt) -> None:
+        """Moves the pointer from what `s` read to what the next statement reads, after `s` is done.
+
+        Clang would read it all ahead, into more registers than there are.
+        """
+        read = walk.cursor.reads_of(s)
+        if walk.stride is None or not read or read[-1] is walk.last:
+            return
+        assert isinstance(s, Declare | Assign)
+        done = ", ".join(f'"r"({part})' for part in _registers(self.names.var(s.var), s.var.dtype))
+        self.line(f"MOVE({walk.name}, stride_{walk.name});")
+        self.line(f'__asm__ volatile("" : "+r"({walk.name}) : {done});')
 
     def _indented(self, body: Sequence[Stmt]) -> None:
         self.depth += 1
@@ -271,15 +313,15 @@ class _Printer:
             return f"{pointer}[{fixed}]"
         return f"*(const {type_name(e.dtype)} *)({pointer} + {fixed})"
 
-    def _place(self, buffer: Buffer, offset: Expr) -> tuple[str, int]:
+    def _place(self, buffer: Buffer, offset: Expr) -> tuple[str, str]:
         """A pointer and a constant index, which clang folds into the access (a sum it may not)."""
         name, fixed = self.names.buffer(buffer), 0
         last = offset.args[-1] if offset.args else offset
         if isinstance(offset, Op) and offset.name == "add" and isinstance(last, Const):
             offset, fixed = offset.args[0], int(last.value)
         if isinstance(offset, Const):
-            return name, int(offset.value) + fixed
-        return f"({name} + {self.expr(offset)})", fixed
+            return name, str(int(offset.value) + fixed)
+        return f"({name} + {self.expr(offset)})", str(fixed)
 
     def _operation(self, e: Op) -> str:
         args = [self.expr(a) for a in e.args]
@@ -352,6 +394,17 @@ class _Printer:
         "lane": _lane,
         "isnan": _isnan,
     }
+
+
+def _registers(name: str, dtype: DType) -> list[str]:
+    """The SIMD registers of a variable."""
+    lanes = max(1, 16 // dtype.bytes)
+    if dtype.lanes <= lanes:
+        return [name]
+    return [
+        f"__builtin_shufflevector({name}, {name}, {', '.join(map(str, range(at, at + lanes)))})"
+        for at in range(0, dtype.lanes, lanes)
+    ]
 
 
 def _constant(access: Access) -> str:

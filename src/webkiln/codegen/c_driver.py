@@ -13,9 +13,10 @@ from itertools import pairwise
 from webkiln.codegen.c import type_name
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Dim, Expr, Op, const
+from webkiln.ir.expr import Const, Dim, Expr, Op, const, substitute
 from webkiln.ir.program import Step
 from webkiln.ir.simplify import simplify
+from webkiln.ir.stmt import Once
 
 __all__ = ["SHARES", "StepCall", "driver"]
 
@@ -23,22 +24,30 @@ __all__ = ["SHARES", "StepCall", "driver"]
 #: late. Steps below that are not worth one, nor claims.
 SMALL = 1 << 14
 
+#: Calls of a kernel for a thread's share of a step: where an engine has optimised the function
+#: meanwhile, the next call is of that.
+PIECES = 8
+
 #: How threads share a step. Kernels include the loop over its parts, so that what they do once is
-#: done once a thread.
+#: done once a call.
 SHARES = """
-/* A thread's part of a step: tasks from `begin` to `end`, then whatever it claims of the rest. */
-typedef struct { int begin, end, claimed, tasks, chunk; } Part;
+/* A thread's part of a step: tasks from `begin` to `end`, piece by piece until `last`, then what it
+ * claims of the rest. */
+typedef struct { int begin, end, last, piece, claimed, tasks, chunk; } Part;
 
 /* Where thread `thread`'s part of `tasks` begins. */
 static inline int share(int tasks, int thread, int threads) {
   return (int)((long long)tasks * thread / threads);
 }
 
+static inline int less(int a, int b) { return a < b ? a : b; }
+
 /* `fixed` tasks are shared out beforehand; the others go to whoever is ready. */
-static inline Part part_of(int tasks, int fixed, int thread, int threads) {
-  int chunk = tasks / (16 * threads);
-  return (Part){share(fixed, thread, threads), share(fixed, thread + 1, threads), fixed, tasks,
-                chunk < 1 ? 1 : chunk};
+static __attribute__((noinline)) Part part_of(int tasks, int fixed, int pieces, int thread,
+                                              int threads) {
+  int begin = share(fixed, thread, threads), last = share(fixed, thread + 1, threads);
+  int piece = (last - begin + pieces - 1) / pieces, chunk = tasks / (16 * threads);
+  return (Part){begin, begin + piece, last, piece, fixed, tasks, chunk < 1 ? 1 : chunk};
 }
 
 /* How many are shared out of many: a thread reads memory in one long stretch, and meets again what
@@ -47,16 +56,20 @@ static inline int most_of(int tasks, int threads) {
   return threads == 1 ? tasks : (int)(tasks * 3LL / 4);
 }
 
-/* Whether there is more to do for this thread; `part` says what. */
-static inline int claim_part(Part *part) {
-  if (part->claimed == part->tasks) return 0;
-  part->begin = part->claimed + webkiln_claim() * part->chunk;
-  part->end = part->begin + part->chunk < part->tasks ? part->begin + part->chunk : part->tasks;
-  return part->begin < part->tasks;
+/* What is next for this thread. Whether the same call does it; else another does, if `any_part`. */
+static __attribute__((noinline)) int claim_part(Part *part) {
+  if (part->end < part->last) {
+    part->begin = part->end;
+    part->end = less(part->begin + part->piece, part->last);
+    return 0;
+  }
+  part->begin = part->claimed;
+  if (part->claimed < part->tasks) part->begin += webkiln_claim() * part->chunk;
+  part->end = less(part->begin + part->chunk, part->tasks);
+  return part->begin < part->end;
 }
 
-/* Whether it has anything to do at all. */
-static inline int any_part(Part *part) { return part->begin < part->end || claim_part(part); }
+static inline int any_part(Part *part) { return part->begin < part->end; }
 """.strip()
 
 
@@ -127,18 +140,20 @@ def _case(label: int, call: StepCall, waits: bool, dims: Mapping[Dim, str]) -> l
     kernel = call.step.kernel
     total: Expr = const(1, I32)
     for loop in kernel.loops:
-        total = total * loop.extent
+        total = total * substitute(loop.extent, kernel.extents)
     count = _plain(simplify(total), dims)
     arguments = [
         f"({type_name(b.dtype)} *){call.addresses[own]}"
         for b, own in zip(kernel.buffers, kernel.bound, strict=True)
     ]
-    arguments += [_plain(p, dims) for p in kernel.params]
+    arguments += [_plain(e, dims) for e in kernel.extents.values()]
     fixed = count if call.small else f"most_of({count}, threads)"
+    pieces = 1 if any(isinstance(s, Once) for s in kernel.body) else PIECES
     return [
         f"  case {label}:",
-        f"    part = part_of({count}, {fixed}, thread, threads);",
-        f"    if (any_part(&part)) {call.name}({', '.join([*arguments, '&part'])});",
+        f"    part = part_of({count}, {fixed}, {pieces}, thread, threads);",
+        "    if (any_part(&part) || claim_part(&part))",
+        f"      do {call.name}({', '.join([*arguments, '&part'])}); while (any_part(&part));",
         f"    return {int(waits)};",
     ]
 

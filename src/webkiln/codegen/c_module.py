@@ -73,6 +73,9 @@ def _mask(dtype: DType) -> DType:
 _KERNEL = """
 /* A function of its own: engines compile functions one by one, and in parallel. */
 #define KERNEL static __attribute__((noinline))
+
+/* By bytes: a distance in elements would be scaled at each step, which takes twice as long. */
+#define MOVE(pointer, bytes) ((pointer) = (void *)((const char *)(pointer) + (bytes)))
 """.strip()
 
 _SCALAR_HELPERS = """

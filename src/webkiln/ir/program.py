@@ -80,11 +80,11 @@ class Kernel:
 
     `buffers` are its parameters, inputs first, with `access` each; `params` are its int32 ones
     (symbolic extents). `arguments` are the buffers that this use of it has for them, where they
-    are others: several uses may share loops and body. `loops` are the parallel loops, outermost
-    first; `body` is what one iteration does. `half` has a body that computes in float16, for
-    devices that can, `paired` one that multiplies pairs of 16 bits, for engines that have no
-    instruction for products of four bytes: they stand in for this kernel, so all that a caller
-    sees is the same.
+    are others, and `values` what it has for its params: several uses may share loops and body.
+    `loops` are the parallel loops, outermost first; `body` is what one iteration does. `half` has a
+    body that computes in float16, for devices that can, `paired` one that multiplies pairs of 16
+    bits, for engines that have no instruction for products of four bytes: they stand in for this
+    kernel, so all that a caller sees is the same.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Kernel:
     loops: tuple[Loop, ...]
     body: tuple[Stmt, ...]
     arguments: tuple[Buffer, ...] = ()
+    values: tuple[Expr, ...] = ()
     half: Kernel | None = None
     paired: Kernel | None = None
 
@@ -102,6 +103,11 @@ class Kernel:
     def bound(self) -> tuple[Buffer, ...]:
         """The buffers that it works on."""
         return self.arguments or self.buffers
+
+    @property
+    def extents(self) -> dict[Var, Expr]:
+        """What each of its params is here."""
+        return dict(zip(self.params, self.values or self.params, strict=True))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

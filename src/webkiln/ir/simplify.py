@@ -7,6 +7,7 @@ hold. `linear` reads off how an index moves with each variable, on which every s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeAlias
@@ -34,8 +35,14 @@ Poly: TypeAlias = dict[Monomial, int]
 _MAX_TERMS = 64  # beyond this an expansion is kept opaque: no index of a model comes near it
 
 
-def _key(e: Expr) -> tuple[str, int]:
-    return (e.name if isinstance(e, Var) else "~" + type(e).__name__, id(e))
+def _key(e: Expr) -> tuple[tuple[str | int, ...], int]:
+    return _natural(e.name if isinstance(e, Var) else "~" + type(e).__name__), id(e)
+
+
+@lru_cache(maxsize=1 << 12)
+def _natural(name: str) -> tuple[str | int, ...]:
+    """Orders i9 before i10: layers that are alike have their terms in one order."""
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name))
 
 
 def _add(a: Poly, b: Poly, scale: int = 1) -> Poly:

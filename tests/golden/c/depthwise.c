@@ -6,7 +6,7 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
     const int v0 = 0;
     const int v1 = 0;
     const int v2 = task;
-    for (int v3 = (v1 * 768); v3 < 196; v3 += 6) {
+    for (int v3 = (v1 * 768); v3 < min_i32(196, ((v1 * 768) + 768)); v3 += 6) {
       f32x8 v4 = splat_f32x8(pool[0]);
       f32x8 v5 = splat_f32x8(pool[0]);
       f32x8 v6 = splat_f32x8(pool[0]);
@@ -46,7 +46,7 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
       for (int v2 = 0; v2 < 32; v2 += 16) {
         f32x16 v3 = splat_f32x16(pool[0]);
         for (int v4 = max_i32(0, ((v0 * -1) + 1)); v4 < min_i32(3, ((v0 * -1) + 15)); v4++) {
-          const f32 *p0 = b0 + (((((v0 * 448) + (v1 * 32)) + v2) + (v4 * 448)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
+          const f32 *p0 = b0 + ((((v2 + (v0 * 448)) + (v1 * 32)) + (v4 * 448)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
           const f32 *p1 = b1 + ((v2 + (v4 * 96)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
           for (int v5 = max_i32(0, ((v1 * -1) + 1)); v5 < min_i32(3, ((v1 * -1) + 15)); v5++) {
             v3 = (v3 + (*(const f32x16 *)(p0 + -480) * *(const f32x16 *)(p1 + 0)));
@@ -54,7 +54,7 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
             __asm__ volatile("" : "+r"(p0), "+r"(p1));
           }
         }
-        *(f32x16 *)((b2 + (((v0 * 448) + (v1 * 32)) + v2)) + 0) = v3;
+        *(f32x16 *)((b2 + ((v2 + (v0 * 448)) + (v1 * 32))) + 0) = v3;
       }
     }
     for (int v6 = 0; v6 < 3; v6++) {
@@ -63,7 +63,7 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
         f32x8 v8 = splat_f32x8(pool[0]);
         f32x8 v9 = splat_f32x8(pool[0]);
         f32x8 v10 = splat_f32x8(pool[0]);
-        const f32 *p2 = b0 + ((((v0 * 448) + v2) + (v6 * 128)) + (max_i32(0, ((v0 * -1) + 1)) * 448));
+        const f32 *p2 = b0 + (((v2 + (v0 * 448)) + (v6 * 128)) + (max_i32(0, ((v0 * -1) + 1)) * 448));
         const f32 *p3 = b1 + (v2 + (max_i32(0, ((v0 * -1) + 1)) * 96));
         for (int v4 = max_i32(0, ((v0 * -1) + 1)); v4 < min_i32(3, ((v0 * -1) + 15)); v4++) {
           v7 = (v7 + (*(const f32x8 *)(p2 + -448) * *(const f32x8 *)(p3 + 0)));
@@ -81,17 +81,17 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
           p2 += 448; p3 += 96;
           __asm__ volatile("" : "+r"(p2), "+r"(p3));
         }
-        *(f32x8 *)((b2 + (((v0 * 448) + v2) + (v6 * 128))) + 32) = v7;
-        *(f32x8 *)((b2 + (((v0 * 448) + v2) + (v6 * 128))) + 64) = v8;
-        *(f32x8 *)((b2 + (((v0 * 448) + v2) + (v6 * 128))) + 96) = v9;
-        *(f32x8 *)((b2 + (((v0 * 448) + v2) + (v6 * 128))) + 128) = v10;
+        *(f32x8 *)((b2 + ((v2 + (v0 * 448)) + (v6 * 128))) + 32) = v7;
+        *(f32x8 *)((b2 + ((v2 + (v0 * 448)) + (v6 * 128))) + 64) = v8;
+        *(f32x8 *)((b2 + ((v2 + (v0 * 448)) + (v6 * 128))) + 96) = v9;
+        *(f32x8 *)((b2 + ((v2 + (v0 * 448)) + (v6 * 128))) + 128) = v10;
       }
     }
     for (int v1 = 13; v1 < 14; v1++) {
       for (int v2 = 0; v2 < 32; v2 += 16) {
         f32x16 v3 = splat_f32x16(pool[0]);
         for (int v4 = max_i32(0, ((v0 * -1) + 1)); v4 < min_i32(3, ((v0 * -1) + 15)); v4++) {
-          const f32 *p4 = b0 + (((((v0 * 448) + (v1 * 32)) + v2) + (v4 * 448)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
+          const f32 *p4 = b0 + ((((v2 + (v0 * 448)) + (v1 * 32)) + (v4 * 448)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
           const f32 *p5 = b1 + ((v2 + (v4 * 96)) + (max_i32(0, ((v1 * -1) + 1)) * 32));
           for (int v5 = max_i32(0, ((v1 * -1) + 1)); v5 < min_i32(3, ((v1 * -1) + 15)); v5++) {
             v3 = (v3 + (*(const f32x16 *)(p4 + -480) * *(const f32x16 *)(p5 + 0)));
@@ -99,7 +99,7 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
             __asm__ volatile("" : "+r"(p4), "+r"(p5));
           }
         }
-        *(f32x16 *)((b2 + (((v0 * 448) + (v1 * 32)) + v2)) + 0) = v3;
+        *(f32x16 *)((b2 + ((v2 + (v0 * 448)) + (v1 * 32))) + 0) = v3;
       }
     }
   } while (claim_part(part));
@@ -109,7 +109,7 @@ KERNEL void k2(const f32 *restrict b0, f32 *restrict b1, Part *part) {
   do for (int task = part->begin, end = part->end; task < end; task++) {
     const int v0 = task;
     for (int v1 = 0; v1 < 196; v1++) {
-      (b1 + (v1 + (v0 * 196)))[0] = (b0 + ((v1 * 32) + v0))[0];
+      (b1 + ((v0 * 196) + v1))[0] = (b0 + (v0 + (v1 * 32)))[0];
     }
   } while (claim_part(part));
 }

@@ -7,7 +7,7 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restri
     const int v2 = task % ((v0 + 629) / 630), rest1 = task / ((v0 + 629) / 630);
     const int v3 = rest1;
     if ((6 <= v0)) {
-      for (int v4 = (v2 * 630); v4 < v0; v4 += 6) {
+      for (int v4 = (v2 * 630); v4 < min_i32(v0, ((v2 * 630) + 630)); v4 += 6) {
         f32x8 v5 = splat_f32x8(pool[0]);
         f32x8 v6 = splat_f32x8(pool[0]);
         f32x8 v7 = splat_f32x8(pool[0]);
@@ -41,7 +41,7 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restri
         *(f32x8 *)((b3 + (s7 + (min_i32(v4, (v0 - 6)) * 128))) + 640) = max_f32x8((v10 + *(const f32x8 *)((b2 + s7) + 0)), splat_f32x8(pool[0]));
       }
     } else {
-      for (int v4 = (v2 * 630); v4 < v0; v4++) {
+      for (int v4 = (v2 * 630); v4 < min_i32(v0, ((v2 * 630) + 630)); v4++) {
         f32x8 v5 = splat_f32x8(pool[0]);
         const f32 *p8 = b0 + ((v3 * 768) + (v1 * 8));
         const f32 *p9 = b1 + (v4 * 96);

@@ -92,7 +92,7 @@ def _rows(c: Contraction, panel: Var, block: Var, tile: int, block_rows: int) ->
     assert c.m is not None
     rows = extent_of(c.m)
     first = block * block_rows
-    stop = simplify(minimum(rows, first + block_rows))
+    stop = minimum(rows, first + block_rows)  # also of a single block, so that kernels are alike
     at = Var("row", rows)
 
     def tiled(count: int) -> list[Stmt]:
