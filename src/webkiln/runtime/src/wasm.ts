@@ -160,7 +160,7 @@ async function openVariant(
   try {
     const { stacks } = target.memory;
     const exports = instantiate(await compiling, memory, stacks.offset + stacks.bytes);
-    await warmUp(plan, target, exports, memory, ready);
+    const warm = await warmUp(plan, target, exports, memory, ready);
     const [workers] = await ready;
     return new WasmModel(
       plan,
@@ -170,6 +170,7 @@ async function openVariant(
       workers,
       describe(variant, count),
       fallbacks,
+      warm ? count : Math.max(1, Math.min(count, navigator.hardwareConcurrency - 1)),
     );
   } catch (error) {
     stop.abort();
@@ -181,8 +182,10 @@ async function openVariant(
 /**
  * Runs every step once on what is in memory, zeros at first, until `ready`: engines optimise code
  * only when it was used, and while weights are on their way there is time. What it leaves behind is
- * overwritten by a run, except for states, so models that have any are left alone. It ends early
- * where a step traps.
+ * overwritten by a run, except for states, so models that have any are left alone: they are language
+ * models, whose layers share their code. It ends early where a step traps.
+ *
+ * @returns Whether there is little left to optimise in the first run.
  */
 async function warmUp(
   plan: Plan,
@@ -190,8 +193,8 @@ async function warmUp(
   exports: Exports,
   memory: WebAssembly.Memory,
   ready: Promise<unknown>,
-): Promise<void> {
-  if (plan.buffers.some(({ role }) => role === "state")) return;
+): Promise<boolean> {
+  if (plan.buffers.some(({ role }) => role === "state")) return true;
   let waiting = true;
   const over = (): void => void (waiting = false);
   ready.then(over, over);
@@ -202,17 +205,18 @@ async function warmUp(
   for (const [program, { steps }] of plan.programs.entries()) {
     for (let step = 0; step < steps.wasm.length; step++) {
       await nextTask(); // bytes that arrived go first
-      if (!waiting) return;
+      if (!waiting) return false;
       try {
         exports.step(program, step);
       } catch {
         // Indices among weights may be anything before all of them are there and found right.
         exports.__stack_pointer.value = stack;
         new Int32Array(memory.buffer)[CLAIMED / 4] = 0;
-        return;
+        return false;
       }
     }
   }
+  return true;
 }
 
 /** Writes the symbolic dimensions of a run, in the plan's order. */
@@ -363,13 +367,16 @@ class WasmModel implements WasmEngine {
     private readonly workers: readonly Worker[],
     readonly device: Engine["device"],
     readonly fallbacks: readonly string[],
+    /** Of the next run. A first one in code that was never used leaves a core to the compiler. */
+    private threads: number,
   ) {}
 
   async run(run: RunInputs): Promise<ArrayBuffer[]> {
     const { program, dims, outputs } = run;
     this.write(run);
     try {
-      this.exports.run(program, this.device.threads);
+      this.exports.run(program, this.threads);
+      this.threads = this.device.threads;
     } catch (cause) {
       throw new WebkilnError(
         "run-failed",
