@@ -170,7 +170,7 @@ async function openVariant(
       workers,
       describe(variant, count),
       fallbacks,
-      warm ? count : Math.max(1, Math.min(count, navigator.hardwareConcurrency - 1)),
+      warm ? count : Math.max(1, Math.min(count, (navigator.hardwareConcurrency ?? Infinity) - 1)),
     );
   } catch (error) {
     stop.abort();
