@@ -40,8 +40,6 @@ static inline int share(int tasks, int thread, int threads) {
   return (int)((long long)tasks * thread / threads);
 }
 
-static inline int less(int a, int b) { return a < b ? a : b; }
-
 /* `fixed` tasks are shared out beforehand; the others go to whoever is ready. */
 static __attribute__((noinline)) Part part_of(int tasks, int fixed, int pieces, int thread,
                                               int threads) {
@@ -60,12 +58,12 @@ static inline int most_of(int tasks, int threads) {
 static __attribute__((noinline)) int claim_part(Part *part) {
   if (part->end < part->last) {
     part->begin = part->end;
-    part->end = less(part->begin + part->piece, part->last);
+    part->end = min_i32(part->begin + part->piece, part->last);
     return 0;
   }
   part->begin = part->claimed;
   if (part->claimed < part->tasks) part->begin += webkiln_claim() * part->chunk;
-  part->end = less(part->begin + part->chunk, part->tasks);
+  part->end = min_i32(part->begin + part->chunk, part->tasks);
   return part->begin < part->end;
 }
 

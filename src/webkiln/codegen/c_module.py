@@ -52,7 +52,7 @@ def _prelude(kernels: Sequence[Kernel]) -> str:
         wide.setdefault(type_name(I32.vector(PANEL)), I32.vector(PANEL))
     masks_first = sorted(wide.values(), key=lambda t: (t.kind != "i", t.name, t.lanes))
     vectors = [_vector_helpers(t) for t in masks_first]
-    return "\n".join([_KERNEL, SHARES, *scalars, _SCALAR_HELPERS, *vectors])
+    return "\n".join([_KERNEL, *scalars, _SCALAR_HELPERS, SHARES, *vectors])
 
 
 def multiplies_planes(kernels: Sequence[Kernel]) -> bool:
