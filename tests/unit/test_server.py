@@ -98,6 +98,17 @@ def test_media_types(server: Server, path: str, media_type: str) -> None:
         assert response.headers["Content-Type"] == media_type
 
 
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_files_of_any_size_come_whole(server: Server, folder: Path, size: int) -> None:
+    content = bytes(range(251)) * (size // 251 + 1)
+    (folder / "model/any.bin").write_bytes(content[:size])
+    response, body = get(server, "/model/any.bin")
+    assert (response.status, body) == (200, content[:size])
+    assert response.headers.get_all("content-length") == [str(size)]
+    assert response.headers["etag"].startswith('"')
+    assert response.headers["content-type"] == "application/octet-stream"
+
+
 def test_range_request(server: Server) -> None:
     response, body = get(server, "/model/shard.bin", Range="bytes=300-399", Accept_Encoding="gzip")
     assert response.status == 206
