@@ -116,6 +116,7 @@ def _build_summary(output: Path, seconds: float) -> dict[str, Any]:
         "steps": sum(len(program.steps) for program in report.programs),
         "kernels": report.kernels,
         "weights": report.weights,
+        "weights_first": report.weights_first,
         "memory": report.memory,
         "before_weights_gzip": sum(file["gzip"] for file in report.files.values()),
         "seconds": round(seconds, 3),

@@ -237,3 +237,43 @@ def test_comparison_of_what_is_not_a_number():
     assert not check([1.0, 2.0], [1.0]).ok
     assert check([True, False], [True, False]).ok
     assert not check([True], [False]).ok
+
+
+def with_table(plan, **changes):
+    """The second shard has the four rows of a byte each that x names."""
+    table = {"offset": 4, "rows": 4, "group": 1, "groupBytes": 1}
+    plan["weights"]["tables"] = [table | {"namedBy": [{"program": 0, "input": 0}]} | changes]
+    plan["weights"]["shards"][1]["table"] = 0
+    return plan
+
+
+def test_a_plan_with_a_table():
+    assert validate(with_table(copy.deepcopy(PLAN)))["weights"]["tables"][0]["rows"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: with_table(p, rows=3), r"weights\.shards\[1\]: has more than rows of its table"),
+        (lambda p: with_table(p, offset=8), r"weights\.shards\[1\]: has more than rows"),
+        (lambda p: with_table(p, group=2), r"weights\.shards\[1\]: has more than rows"),
+        (lambda p: with_table(p)["weights"].pop("tables"), r"shards\[1\]\.table: 0 of 0 tables"),
+        (
+            lambda p: with_table(p, namedBy=[{"program": 1, "input": 0}]),
+            r"weights\.tables\[0\]\.namedBy\[0\]\.program: 1 of 1 programs",
+        ),
+        (
+            lambda p: with_table(p, namedBy=[{"program": 0, "input": 2}]),
+            r"weights\.tables\[0\]\.namedBy\[0\]\.input: 2 of 1 inputs",
+        ),
+        (
+            lambda p: with_table(p)["buffers"][0].update(dtype="float32"),
+            r"namedBy\[0\]\.input: is not of int32",
+        ),
+    ],
+)
+def test_an_invalid_table_names_the_path(change, message):
+    plan = copy.deepcopy(PLAN)
+    change(plan)
+    with pytest.raises(InvalidModelError, match=message):
+        validate(plan)

@@ -25,6 +25,7 @@ __all__ = [
     "ProgramPlan",
     "StepPlan",
     "StepsPlan",
+    "TablePlan",
     "WasmStepPlan",
     "to_json",
     "validate",
@@ -131,6 +132,27 @@ class ShardPlan(AssetPlan):
 
     offset: int
     pieces: list[str]
+    table: NotRequired[int]  # index of the table that all of it belongs to
+
+
+class RowsPlan(TypedDict):
+    """An input of a program, both by index."""
+
+    program: int
+    input: int
+
+
+class TablePlan(TypedDict):
+    """A part of the weight space of which a run reads only the rows that these inputs name.
+
+    `group` rows lie together, in `groupBytes` bytes.
+    """
+
+    offset: int
+    rows: int
+    group: int
+    groupBytes: int
+    namedBy: list[RowsPlan]
 
 
 class WeightsPlan(TypedDict):
@@ -139,6 +161,7 @@ class WeightsPlan(TypedDict):
     bytes: int
     pieceBytes: int
     shards: list[ShardPlan]
+    tables: NotRequired[list[TablePlan]]
 
 
 class VariantPlan(AssetPlan):
@@ -281,10 +304,40 @@ def _inconsistencies(plan: Plan) -> Iterator[str]:
             yield f"weights.shards[{k}].pieces: are {len(shard['pieces'])}, not {pieces}"
     if end != plan["weights"]["bytes"]:
         yield f"weights.bytes: is {plan['weights']['bytes']}, the shards have {end}"
+    yield from _table_problems(plan)
     for k, buffer in enumerate(plan["buffers"]):
         yield from _place_problems(plan, buffer, f"buffers[{k}]")
     if plan["wasm"] is None and plan["webgpu"] is None:
         yield "wasm: neither this target nor webgpu was built"
+
+
+def _table_problems(plan: Plan) -> Iterator[str]:
+    """A shard of a table has nothing but its rows, which integers among the inputs name."""
+    tables = plan["weights"].get("tables", [])
+    for k, shard in enumerate(plan["weights"]["shards"]):
+        if "table" not in shard:
+            continue
+        if shard["table"] >= len(tables):
+            yield f"weights.shards[{k}].table: {shard['table']} of {len(tables)} tables"
+            continue
+        table = tables[shard["table"]]
+        end = table["offset"] + -(-table["rows"] // table["group"]) * table["groupBytes"]
+        if shard["offset"] < table["offset"] or shard["offset"] + shard["bytes"] > end:
+            yield f"weights.shards[{k}]: has more than rows of its table"
+    for k, table in enumerate(tables):
+        for i, port in enumerate(table["namedBy"]):
+            at = f"weights.tables[{k}].namedBy[{i}]"
+            programs = plan["programs"]
+            if port["program"] >= len(programs):
+                yield f"{at}.program: {port['program']} of {len(programs)} programs"
+                continue
+            inputs = programs[port["program"]]["inputs"]
+            if port["input"] >= len(inputs):
+                yield f"{at}.input: {port['input']} of {len(inputs)} inputs"
+                continue
+            buffer = inputs[port["input"]]["buffer"]
+            if buffer < len(plan["buffers"]) and plan["buffers"][buffer]["dtype"] != "int32":
+                yield f"{at}.input: is not of int32"
 
 
 def _program_problems(plan: Plan, program: ProgramPlan, path: str, dims: set[str]) -> Iterator[str]:

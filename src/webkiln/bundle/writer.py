@@ -23,6 +23,7 @@ from webkiln.bundle.plan import (
     ProgramPlan,
     SlotPlan,
     StepsPlan,
+    TablePlan,
     WasmPlan,
     WasmStepPlan,
     WebGPUPlan,
@@ -33,6 +34,7 @@ from webkiln.ir.buffer import Buffer, row_major
 from webkiln.ir.expr import Dim, Expr
 from webkiln.ir.program import Program, Step
 from webkiln.memory.plan import DIMS, MAX_THREADS, STACK_BYTES, STACKS, MemoryPlan
+from webkiln.memory.tables import Table
 from webkiln.targets.toolchain import Variant
 
 __all__ = ["DispatchRecord", "KernelRecord", "ProgramRecord", "Shader", "assemble"]
@@ -106,7 +108,9 @@ def assemble(
     index = {buffer: k for k, buffer in enumerate(memory.buffers)}
     dims = list(dict.fromkeys(d for p in programs for d in p.program.dims))
     names = _dim_names(dims)
-    weights, shards = write_shards(memory.weights)
+    weights, shards = write_shards(memory.weights, memory.tables)
+    if memory.tables:
+        weights["tables"] = [_table(t, programs) for t in memory.tables]
     files: dict[str, Data] = dict(shards) | dict(assets or {})
     plan: Plan = {
         "format": "webkiln.plan",
@@ -194,6 +198,19 @@ def _dispatch(
         "workgroups": [expr_to_json(e, names) for e in dispatch.workgroups],
         "flops": expr_to_json(step.flops, names),
         "bytes": expr_to_json(step.bytes, names),
+    }
+
+
+def _table(table: Table, programs: Sequence[ProgramRecord]) -> TablePlan:
+    return {
+        "offset": table.offset,
+        "rows": table.rows,
+        "group": table.group,
+        "groupBytes": table.group_bytes,
+        "namedBy": [
+            {"program": k, "input": programs[k].program.inputs.index(port)}
+            for k, port in table.named_by
+        ],
     }
 
 

@@ -102,6 +102,7 @@ class BundleReport:
     programs: list[ProgramReport]
     kernels: int
     weights: int
+    weights_first: int  # what every run needs; of the others, tables, it needs some rows
     arena: int
     memory: int
     files: dict[str, dict[str, int]]
@@ -134,6 +135,7 @@ def bundle_report(
         programs=[_program(plan, program, dims) for program in plan["programs"]],
         kernels=len(plan["kernels"]),
         weights=plan["weights"]["bytes"],
+        weights_first=sum(s["bytes"] for s in plan["weights"]["shards"] if "table" not in s),
         arena=_arena(plan),
         memory=plan["wasm"]["memory"]["bytes"] if plan["wasm"] else 0,
         files=_files(Path(folder), plan),

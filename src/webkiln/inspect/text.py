@@ -17,7 +17,7 @@ def bundle_text(report: BundleReport) -> None:
         _program(program)
     first = sum(file["gzip"] for file in report.files.values())
     say("")
-    say(f"weights             {size(report.weights)}")
+    say(f"weights             {size(report.weights)}{_first(report)}")
     say(f"wasm memory         {size(report.memory)}, of which the arena is {size(report.arena)}")
     say(f"before the weights  {size(first)} gzipped")
     if report.webgpu:
@@ -26,6 +26,12 @@ def bundle_text(report: BundleReport) -> None:
         say(f"WebGPU needs        {needs}")
         if report.webgpu["uses"]:
             say(f"       and can use  {', '.join(report.webgpu['uses'])}")
+
+
+def _first(report: BundleReport) -> str:
+    if report.weights_first == report.weights:
+        return ""
+    return f", before a first result {size(report.weights_first)} and the rows that it reads"
 
 
 def _program(program: ProgramReport) -> None:

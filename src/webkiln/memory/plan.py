@@ -12,6 +12,7 @@ from webkiln.memory.arena import Arena, pack_arena, verify_arena
 from webkiln.memory.liveness import Lifetime, StepIO, lifetimes
 from webkiln.memory.size import align, bytes_at
 from webkiln.memory.slots import MAX_BINDING, Slots, assign_slots, verify_slots
+from webkiln.memory.tables import Table, find_tables
 from webkiln.memory.weights import WeightSpace, lay_out_weights
 
 __all__ = ["DIMS", "MAX_DIMS", "MAX_THREADS", "STACKS", "STACK_BYTES", "MemoryPlan", "plan"]
@@ -35,8 +36,8 @@ class MemoryPlan:
 
     `wasm[buffer]` is its address, `slots.places[buffer]` its (slot, offset) on WebGPU; `slots` is
     None when that target is not built. A buffer that one target's kernels alone use has a place
-    there alone. `buffers` has all of them in the plan's order: inputs, outputs, constants, then
-    the others by first use.
+    there alone. Of `tables` a run needs some rows. `buffers` has all buffers in the plan's order:
+    inputs, outputs, constants, then the others by first use.
     """
 
     buffers: tuple[Buffer, ...]
@@ -44,6 +45,7 @@ class MemoryPlan:
     weights: WeightSpace
     wasm: dict[Buffer, int]
     slots: Slots | None
+    tables: tuple[Table, ...]
     weights_base: int
     arena_base: int
     arena_bytes: int
@@ -102,6 +104,7 @@ def plan(
         weights=weights,
         wasm=wasm,
         slots=slots,
+        tables=find_tables(programs, weights),
         weights_base=WEIGHTS,
         arena_base=arena_base,
         arena_bytes=arena.bytes,

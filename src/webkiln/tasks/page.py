@@ -199,8 +199,11 @@ def _part(page: str, ending: str) -> str:
 
 
 def _first_shards(plan: Mapping[str, Any]) -> Sequence[str]:
-    """Files of the weights that the page asks for before it has the plan."""
-    first: list[Any] = plan["weights"]["shards"][:_EARLY_SHARDS]
+    """Files of the weights that the page asks for before it has the plan.
+
+    Not of tables: which of those a run needs shows later.
+    """
+    first: list[Any] = [s for s in plan["weights"]["shards"] if "table" not in s][:_EARLY_SHARDS]
     while sum(shard["bytes"] for shard in first) > _EARLY_BYTES:
         first.pop()
     return [shard["file"] for shard in first]

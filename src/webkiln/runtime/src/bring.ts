@@ -6,13 +6,13 @@ import type { Shard } from "./plan.js";
 import type { ToWorker } from "./protocol.js";
 
 /** Shards at once, fewer when that were more bytes than a phone has memory for. */
-const AT_ONCE = 4;
+export const AT_ONCE = 4;
 const MOST_BYTES = 48 << 20;
 
-/** How many shards are under way at once. */
-export function shardsAtOnce(shards: readonly Shard[]): number {
+/** How many shards are under way at once, at most `wanted`. */
+export function shardsAtOnce(shards: readonly Shard[], wanted = AT_ONCE): number {
   const fitting = Math.floor(MOST_BYTES / (shards[0]?.bytes ?? 1));
-  return Math.max(1, Math.min(AT_ONCE, fitting));
+  return Math.max(1, Math.min(wanted, fitting));
 }
 
 /** What remembers, in localStorage, that the weights of a plan began to arrive. */

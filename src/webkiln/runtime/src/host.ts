@@ -9,7 +9,8 @@ import { storedBytes } from "./feeds.js";
 import { identify, requestAdapter } from "./gpu-device.js";
 import type { ModelState, Timings, WeightStorage } from "./model.js";
 import type { AskedRun, FromWorker, Loaded, LoadRequest, RunInputs } from "./protocol.js";
-import { streamWeights } from "./shards.js";
+import type { Rest } from "./rest.js";
+import { neededFirst, streamWeights } from "./shards.js";
 import { openWasm, type WasmEngine } from "./wasm.js";
 import { openWebGPU, type WebGPUModel } from "./webgpu.js";
 
@@ -40,12 +41,14 @@ export class Host {
   private engine: Engine | undefined;
   /** The engine, while it is the one that "auto" starts with. */
   private wasm: WasmEngine | undefined;
+  /** Weights of the engine that may still be on their way. */
+  private rest: Rest | undefined;
   private fallbacks: string[] = [];
   private timings: Timings = {};
   private comparing = false;
   /** Milliseconds spent in runs so far. */
   private busy = 0;
-  /** When the last one ended. */
+  /** When the last one began, or ended. */
   private ran = -Infinity;
   /** The small outputs of the latest run, by name. */
   private latest: ReadonlyMap<string, Uint8Array<ArrayBuffer>> = new Map();
@@ -61,18 +64,18 @@ export class Host {
 
   /** Loads the model onto the device asked for. @throws WebkilnError whatever prevents it. */
   async load(): Promise<Loaded> {
-    const { device, plan } = this.request;
+    const { device } = this.request;
     let undecided = false;
     if (device === "webgpu") this.engine = await this.openGPU();
     else if (device === "wasm") this.engine = await this.openWasm();
     else undecided = await this.openFirst();
-    const total = plan.weights.bytes;
+    const total = this.neededBytes();
     this.post({ progress: { phase: "ready", loaded: total, total } });
     return { state: this.state(), undecided };
   }
 
   async run(asked: AskedRun): Promise<ArrayBuffer[]> {
-    const start = performance.now();
+    const start = (this.ran = performance.now());
     const run = this.known(asked);
     this.latest = new Map();
     try {
@@ -86,11 +89,16 @@ export class Host {
   }
 
   private async outputs(run: RunInputs): Promise<ArrayBuffer[]> {
+    const attempt = async (): Promise<ArrayBuffer[]> => {
+      const engine = await this.opened();
+      await this.rest?.forRun(this.request.plan, run);
+      return await engine.run(run);
+    };
     try {
-      return await (await this.opened()).run(run);
+      return await attempt();
     } catch (error) {
       await this.recover(error);
-      return await this.engine!.run(run);
+      return await attempt();
     }
   }
 
@@ -129,6 +137,7 @@ export class Host {
   /** Median milliseconds of every step over some runs. */
   async profile(run: RunInputs): Promise<number[]> {
     const engine = await this.opened();
+    await this.rest?.forRun(this.request.plan, run);
     const runs: number[][] = [];
     for (let i = 0; i < PROFILE_RUNS; i++) runs.push(await engine.profile(run));
     return runs[0]!.map((_, step) => median(runs.map((times) => times[step]!)));
@@ -139,10 +148,12 @@ export class Host {
    * faster. Undefined when there is nothing new to find out. Not to be called in the queue.
    */
   async compare(sample: RunInputs): Promise<Verdict | undefined> {
+    // WebGPU gets the weights from here.
+    const complete = await (this.rest?.complete ?? Promise.resolve()).then(() => true, () => false);
     // Nothing that fails here may trouble the model, which runs.
     const attempt = <T>(work: () => Promise<T>): Promise<T | undefined> =>
       this.attempt(work, () => true);
-    const adapter = await attempt(requestAdapter);
+    const adapter = complete ? await attempt(requestAdapter) : undefined;
     const verdict =
       adapter && identify(adapter) !== this.request.verdict?.adapter
         ? await attempt(() => this.contest(adapter, sample))
@@ -308,10 +319,11 @@ export class Host {
   /** The weights from the network or the cache, with progress. */
   private network(): WeightSource {
     const { plan } = this.request;
-    const total = plan.weights.bytes;
+    const total = this.neededBytes();
     const report = (phase: "weights" | "compile", loaded: number): void =>
       this.post({ progress: { phase, loaded, total } });
     return async (sink, signal) => {
+      this.rest?.stop();
       let loaded = 0;
       let last = -Infinity;
       report("weights", loaded);
@@ -323,9 +335,16 @@ export class Host {
       };
       const onStorage = (storage: WeightStorage): void => this.post({ storage });
       const pause = (): Promise<void> => this.pause();
-      await streamWeights(plan.weights, this.base, sink, { onBytes, onStorage, pause }, signal);
+      const listener = { onBytes, onStorage, pause };
+      this.rest = await streamWeights(plan.weights, this.base, sink, listener, signal);
+      last = Infinity; // the rest is no part of loading
       report("compile", total);
     };
+  }
+
+  /** Bytes of weights that are here before the first run. */
+  private neededBytes(): number {
+    return neededFirst(this.request.plan.weights).reduce((sum, { bytes }) => sum + bytes, 0);
   }
 }
 

@@ -49,6 +49,8 @@ const ETAG = ".etag";
 
 export class KeptShards {
   private readonly folder: Promise<FileSystemDirectoryHandle | undefined>;
+  /** What earlier visits left in it: to look for each file takes longer. */
+  private readonly found: Promise<ReadonlySet<string>>;
   private readonly whole = new Set<Shard>();
   private state: WeightStorage["state"] = "pending";
   /** Writes happen one after another. */
@@ -62,6 +64,7 @@ export class KeptShards {
     private readonly tell: (storage: WeightStorage) => void,
   ) {
     this.folder = openFolder(base, true);
+    this.found = this.folder.then(names).catch(() => new Set());
   }
 
   /** Whether there is a folder to keep them in. */
@@ -72,6 +75,7 @@ export class KeptShards {
   /** Reads what is here of a shard. */
   async restore(part: Part): Promise<void> {
     const { file } = part.shard;
+    if (!(await this.found).has(file)) return;
     const seal = new Uint8Array(CHECKSUM_BYTES);
     const count = await this.read(file, part.bytes, seal);
     part.have = part.saved = Math.min(count, part.bytes.length);
@@ -193,6 +197,12 @@ export class KeptShards {
     const bytes = [...this.whole].reduce((sum, shard) => sum + shard.bytes, 0);
     this.tell({ state, bytes, reason: explain(state, bytes, this.weights.bytes) });
   }
+}
+
+async function names(folder: FileSystemDirectoryHandle | undefined): Promise<Set<string>> {
+  const found = new Set<string>();
+  for await (const name of folder?.keys() ?? []) found.add(name);
+  return found;
 }
 
 /** Another tab that reads or writes the file has it for a moment. */

@@ -80,7 +80,7 @@ async function open(
   const json = parse(text, address);
   // Whether WebGPU can run it shows in the worker, and "auto" begins with wasm.
   if (!early && options.device !== "webgpu") {
-    const shards = readShards(json);
+    const shards = readShards(json).filter(({ table }) => table === null);
     const first = shards.slice(0, shardsAtOnce(shards)).map(({ file }) => file);
     link.feed((worker) => bringEarly(worker, address.href, first));
   }

@@ -90,6 +90,20 @@ export interface Shard {
   readonly bytes: number;
   /** The SHA-256 of every `pieceBytes` bytes; the last piece may be shorter. */
   readonly pieces: readonly string[];
+  /** Index of the table that all of it belongs to; null: every run needs it. */
+  readonly table: number | null;
+}
+
+/**
+ * Weights of which a run of a program reads only the rows that an input of it names, both by index. A
+ * group of rows lies together. A negative number counts from the end.
+ */
+export interface Table {
+  readonly offset: number;
+  readonly rows: number;
+  readonly group: number;
+  readonly groupBytes: number;
+  readonly namedBy: readonly { readonly program: number; readonly input: number }[];
 }
 
 export interface Variant {
@@ -152,6 +166,7 @@ export interface Plan {
     readonly bytes: number;
     readonly pieceBytes: number;
     readonly shards: readonly Shard[];
+    readonly tables: readonly Table[];
   };
   readonly wasm: WasmTarget | null;
   readonly webgpu: WebGPUTarget | null;
@@ -187,10 +202,26 @@ const buffer = object<PlanBuffer>({
   webgpu: nullable(object({ slot: integer(), offset: integer(0, 256) })),
 });
 
+const shard = object<Shard>({
+  ...asset,
+  offset: integer(0, 4),
+  pieces: array(sha256),
+  table: nullable(integer()),
+});
+
+const table = object<Table>({
+  offset: integer(0, 4),
+  rows: integer(1),
+  group: integer(1),
+  groupBytes: integer(1),
+  namedBy: array(object<Table["namedBy"][number]>({ program: integer(), input: integer() }), 1),
+});
+
 const weights = object<Plan["weights"]>({
   bytes: integer(),
   pieceBytes: integer(4, 4),
-  shards: array(object<Shard>({ ...asset, offset: integer(0, 4), pieces: array(sha256) })),
+  shards: array(shard),
+  tables: optional(array(table), []),
 });
 
 const wasm = object<WasmTarget>({
@@ -314,6 +345,7 @@ export function readPlan(json: unknown): Plan {
   checkDims(plan);
   plan.programs.forEach((program, i) => checkSteps(plan, program, `programs[${i}]`));
   checkWeights(plan);
+  checkTables(plan);
   plan.buffers.forEach((entry, i) => checkPlaces(plan, entry, `buffers[${i}]`));
   if (!plan.wasm && !plan.webgpu) invalid("", "has neither a wasm nor a webgpu target");
   return plan;
@@ -369,6 +401,25 @@ function checkWeights({ weights: { bytes, pieceBytes, shards } }: Plan): void {
       invalid(`weights.shards[${i}].pieces`, `should be ${pieces}, but are ${shard.pieces.length}`);
   });
   if (end !== bytes) invalid("weights.bytes", `is ${bytes}, but the shards have ${end}`);
+}
+
+/** A shard of a table has nothing but its rows, which integers among the inputs name. */
+function checkTables({ weights: { shards, tables }, programs, buffers }: Plan): void {
+  shards.forEach(({ table, offset, bytes }, i) => {
+    if (table === null) return;
+    const path = `weights.shards[${i}].table`;
+    const { offset: start, rows, group, groupBytes } = tables[index(tables.length, "weights.tables")(table, path)]!;
+    if (offset < start || offset + bytes > start + Math.ceil(rows / group) * groupBytes)
+      invalid(path, "has less than the shard");
+  });
+  tables.forEach(({ namedBy }, i) =>
+    namedBy.forEach(({ program, input }, k) => {
+      const path = `weights.tables[${i}].namedBy[${k}]`;
+      const { inputs } = programs[index(programs.length, "programs")(program, `${path}.program`)]!;
+      const { buffer } = inputs[index(inputs.length, "its inputs")(input, `${path}.input`)]!;
+      if (buffers[buffer]!.dtype !== "int32") invalid(path, "is not of int32");
+    }),
+  );
 }
 
 /** Every buffer lies within memory, and within its slot. */

@@ -5,7 +5,7 @@
  * unchanged since that. Nobody has the model before all of it was found right. A few are under way
  * at once, so that memory stays bounded.
  */
-import { shardsAtOnce } from "./bring.js";
+import { AT_ONCE, shardsAtOnce } from "./bring.js";
 import { download } from "./download.js";
 import { takeEarly } from "./early.js";
 import { WebkilnError } from "./errors.js";
@@ -13,7 +13,8 @@ import { throwIfAborted } from "./http.js";
 import { emptyPart, KeptShards, type Part } from "./kept.js";
 import type { WeightStorage } from "./model.js";
 import { Pieces, type WeightSink } from "./pieces.js";
-import type { Plan } from "./plan.js";
+import type { Plan, Shard } from "./plan.js";
+import { Rest, type Bring } from "./rest.js";
 
 /** Who hears of the weights on their way. */
 export interface Listener {
@@ -31,7 +32,7 @@ const LATER = 2000;
 const LATER_BYTES = 32 << 20;
 
 /**
- * Brings every shard to `sink`.
+ * Brings what every run needs to `sink`, and returns what brings the rest.
  * @throws WebkilnError "shard-missing", "shard-corrupt", "network", "aborted".
  */
 export async function streamWeights(
@@ -39,14 +40,9 @@ export async function streamWeights(
   base: URL,
   sink: WeightSink,
   listener: Listener,
-  signal?: AbortSignal,
-): Promise<void> {
+  signal: AbortSignal,
+): Promise<Rest> {
   const kept = new KeptShards(base, weights, (storage) => listener.onStorage(storage));
-  const queue = [...weights.shards];
-  // One lane's failure ends the others.
-  const stop = new AbortController();
-  const forward = (): void => stop.abort();
-  signal?.addEventListener("abort", forward);
   const keep = async (part: Part): Promise<void> => {
     if (!sink.memory) return kept.saveWhole(part);
     await listener.pause();
@@ -56,37 +52,58 @@ export async function streamWeights(
     if (await pieces.right()) await kept.saveWhole(part);
   };
   let last = Promise.resolve();
+  let waiting = 0;
   const keepLater = (part: Part): void => {
-    const waits = sink.memory || part.shard.offset < LATER_BYTES;
-    const next = (): Promise<void> => last.then(() => keep(part)).catch(() => undefined); // for want of memory
-    setTimeout(() => (last = next()), waits ? LATER : 0);
+    waiting += sink.memory ? 0 : part.bytes.length;
+    const next = (): Promise<void> =>
+      last
+        .then(() => keep(part))
+        .catch(() => undefined) // for want of memory
+        .then(() => void (waiting -= sink.memory ? 0 : part.bytes.length));
+    setTimeout(() => (last = next()), waiting <= LATER_BYTES ? LATER : 0);
   };
-  const lane = async (): Promise<void> => {
-    // Memory that was used before costs much less than fresh one.
-    let spare: Uint8Array | undefined;
-    for (let shard = queue.shift(); shard; shard = queue.shift()) {
-      throwIfAborted(signal);
-      const { offset, bytes } = shard;
-      const own = spare && spare.length >= bytes ? spare.subarray(0, bytes) : undefined;
-      const part = emptyPart(shard, sink.memory?.(offset, bytes) ?? own ?? new Uint8Array(bytes));
-      const pieces = new Pieces(part, weights.pieceBytes, sink);
-      await loadShard(part, pieces, base, kept, listener, stop.signal);
-      spare = part.sealed ? part.bytes : undefined; // else it is still to be written
-      if (!part.sealed) {
-        keepLater(part);
-        continue;
+  const bring: Bring = async (shards, atOnce, ended, onShard) => {
+    const queue = [...shards];
+    // One lane's failure ends the others.
+    const stop = new AbortController();
+    const forward = (): void => stop.abort();
+    ended.addEventListener("abort", forward);
+    const lane = async (): Promise<void> => {
+      // Memory that was used before costs much less than fresh one.
+      let spare: Uint8Array | undefined;
+      for (let shard = queue.shift(); shard; shard = queue.shift()) {
+        throwIfAborted(ended);
+        const { offset, bytes } = shard;
+        const own = spare && spare.length >= bytes ? spare.subarray(0, bytes) : undefined;
+        const part = emptyPart(shard, sink.memory?.(offset, bytes) ?? own ?? new Uint8Array(bytes));
+        const pieces = new Pieces(part, weights.pieceBytes, sink);
+        await loadShard(part, pieces, base, kept, listener, stop.signal);
+        spare = part.sealed ? part.bytes : undefined; // else it is still to be written
+        if (part.sealed) {
+          sink.place(offset, part.bytes);
+          kept.has(shard);
+        } else {
+          keepLater(part);
+        }
+        onShard(shard);
       }
-      sink.place(offset, part.bytes);
-      kept.has(shard);
+    };
+    try {
+      await Promise.all(Array.from({ length: shardsAtOnce(queue, atOnce) }, lane));
+    } finally {
+      stop.abort();
+      ended.removeEventListener("abort", forward);
     }
   };
-  try {
-    await Promise.all(Array.from({ length: shardsAtOnce(queue) }, lane));
-  } finally {
-    stop.abort();
-    signal?.removeEventListener("abort", forward);
-  }
+  await bring(neededFirst(weights), AT_ONCE, signal, () => undefined);
   setTimeout(() => void kept.forgetOthers().catch(() => undefined), LATER);
+  const rest = weights.shards.filter(({ table }) => table !== null);
+  return new Rest(rest, bring, () => listener.pause());
+}
+
+/** The shards that a model can't do without. */
+export function neededFirst({ shards }: Plan["weights"]): readonly Shard[] {
+  return shards.filter(({ table }) => table === null);
 }
 
 /** Fills `part` with verified bytes, and places them unless they were sealed. */

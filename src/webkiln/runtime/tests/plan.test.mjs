@@ -99,6 +99,20 @@ test("a whole plan", () => {
   assert.deepEqual(plan.programs[0].outputs[0].shape, [1, ["*", "n", 2]]);
 });
 
+/** The first shard has the eight rows of a byte each that x names. */
+const withTable = (plan, changes = {}) => {
+  const namedBy = [{ program: 0, input: 0 }];
+  plan.weights.tables = [{ offset: 0, rows: 8, group: 1, groupBytes: 1, namedBy, ...changes }];
+  plan.weights.shards[0].table = 0;
+  return plan;
+};
+
+test("weights are no table's unless they say so", () => {
+  const { shards, tables } = readPlan(make()).weights;
+  assert.deepEqual([shards[0].table, tables], [null, []]);
+  assert.equal(readPlan(withTable(make())).weights.shards[0].table, 0);
+});
+
 test("either target may be absent, not both", () => {
   assert.equal(readPlan({ ...make(), webgpu: null }).webgpu, null);
   assert.equal(readPlan({ ...make(), wasm: null }).wasm, null);
@@ -268,6 +282,28 @@ const wrong = [
       p.weights.pieceBytes = 0;
     },
     /weights\.pieceBytes should be a whole number from 4/,
+  ],
+  [(p) => withTable(p, { rows: 7 }), /weights\.shards\[0\]\.table has less than the shard/],
+  [(p) => withTable(p, { offset: 4 }), /weights\.shards\[0\]\.table has less than the shard/],
+  [
+    (p) => {
+      p.weights.shards[0].table = 0;
+    },
+    /weights\.shards\[0\]\.table should be an index in weights\.tables, which has 0/,
+  ],
+  [
+    (p) => withTable(p, { namedBy: [{ program: 1, input: 0 }] }),
+    /weights\.tables\[0\]\.namedBy\[0\]\.program should be an index in programs/,
+  ],
+  [
+    (p) => withTable(p, { namedBy: [{ program: 0, input: 1 }] }),
+    /weights\.tables\[0\]\.namedBy\[0\]\.input should be an index in its inputs/,
+  ],
+  [
+    (p) => {
+      withTable(p).buffers[0].dtype = "float32";
+    },
+    /weights\.tables\[0\]\.namedBy\[0\] is not of int32/,
   ],
   [
     (p) => {
