@@ -139,7 +139,8 @@ def test_the_page_wakes_threads_that_slept(page: Page) -> None:
       Atomics.notify = (words, at) => (woken.push(4 * at), notify(words, at));
       const model = await load("./model/", { device: "wasm", threads: args.threads });
       const nap = () => new Promise((done) => setTimeout(done, 50));
-      for (let i = 0; i < 3; i++) await nap().then(() => model.run(feeds(7)));
+      await model.run(feeds(7)); // helpers of two cores start after it
+          for (let i = 0; i < 4; i++) await nap().then(() => model.run(feeds(7)));
       const answers = [right(await model.run(feeds(7)), 7)];
       await model.dispose();
       return { woken, answers };

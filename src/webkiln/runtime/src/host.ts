@@ -234,7 +234,11 @@ export class Host {
 
   private async openWasm(): Promise<WasmEngine> {
     const { plan, threads } = this.request;
-    this.wasm = await openWasm(plan, this.base, this.network(), threads);
+    const onThreads = (failed: boolean): void => {
+      this.post({ helpers: this.wasm?.helpers });
+      if (failed) this.announce();
+    };
+    this.wasm = await openWasm(plan, this.base, this.network(), threads, onThreads);
     this.post({ helpers: this.wasm.helpers });
     return this.wasm;
   }

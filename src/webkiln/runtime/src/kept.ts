@@ -48,9 +48,8 @@ const BUSY_MS = 100;
 const ETAG = ".etag";
 
 export class KeptShards {
-  private readonly folder: Promise<FileSystemDirectoryHandle | undefined>;
-  /** What earlier visits left in it: to look for each file takes longer. */
-  private readonly found: Promise<ReadonlySet<string>>;
+  private opened: Promise<FileSystemDirectoryHandle | undefined> | undefined;
+  private listed: Promise<ReadonlySet<string>> | undefined;
   private readonly whole = new Set<Shard>();
   private state: WeightStorage["state"] = "pending";
   /** Writes happen one after another. */
@@ -59,17 +58,24 @@ export class KeptShards {
 
   /** `tell` hears once how it ended. */
   constructor(
-    base: URL,
+    private readonly base: URL,
     private readonly weights: Plan["weights"],
     private readonly tell: (storage: WeightStorage) => void,
-  ) {
-    this.folder = openFolder(base, true);
-    this.found = this.folder.then(names).catch(() => new Set());
+  ) {}
+
+  /** Opened when it is first of use, which on a first visit is after loading. */
+  private get folder(): Promise<FileSystemDirectoryHandle | undefined> {
+    return (this.opened ??= openFolder(this.base, true));
   }
 
   /** Whether there is a folder to keep them in. */
   async available(): Promise<boolean> {
     return (await this.folder) !== undefined;
+  }
+
+  /** What earlier visits left in it: to look for each file takes longer. */
+  private get found(): Promise<ReadonlySet<string>> {
+    return (this.listed ??= this.folder.then(names).catch(() => new Set()));
   }
 
   /** Reads what is here of a shard. */

@@ -137,7 +137,7 @@ async function loadShard(
   const save = (): Promise<void> => kept.saveBeginning(part);
   const url = new URL(shard.file, base);
   // The browser's own cache need not keep what the device does, and takes its time to.
-  const first = (await kept.available()) ? "no-store" : "default";
+  const first = early || (await kept.available()) ? "no-store" : "default";
   // What an earlier visit left may be wrong, which is no reason to trust this one's download less.
   const attempts: RequestCache[] = [first, "reload"];
   if (part.have) attempts.unshift(first);

@@ -1,42 +1,18 @@
 /** The WebAssembly engine: one memory, one instance a thread, the whole step list inside wasm. */
 import { relaxedSimd, simd, threads as sharedMemory } from "wasm-feature-detect";
 import { reason, type Engine, type State, type WeightSource } from "./engine.js";
-import { toPlain, WebkilnError } from "./errors.js";
+import { WebkilnError } from "./errors.js";
 import { storedBytes } from "./feeds.js";
 import { get, versioned } from "./http.js";
 import { hasNarrowDot } from "./narrow-dot.js";
 import type { Plan, Variant, WasmTarget } from "./plan.js";
 import type { WeightSink } from "./pieces.js";
 import type { Helpers, RunInputs } from "./protocol.js";
+import { Crew, instantiate, ThreadStartError, type Exports } from "./wasm-threads.js";
 
-/** The exports of every variant; see docs/plan.md. */
-interface Exports {
-  readonly run: (program: number, threads: number) => void;
-  readonly step: (program: number, step: number) => void;
-  readonly serve?: (thread: number) => void;
-  readonly stop?: () => void;
-  readonly __stack_pointer: WebAssembly.Global;
-}
-
-/** What a helper thread is started with. */
-export interface ThreadStart {
-  readonly module: WebAssembly.Module;
-  readonly memory: WebAssembly.Memory;
-  readonly thread: number;
-  readonly stackPointer: number;
-}
-
-/** The name of helper threads' workers; they run the same script as the inference worker. */
-export const THREAD = "webkiln-thread";
-
-/**
- * Words of the ABI (wasm_runtime.h), by address: what helpers sleep on, the barriers passed, the tiles
- * handed out, and whether a thread trapped.
- */
+/** Words of the ABI (wasm_runtime.h), by address: what helpers sleep on, and the tiles handed out. */
 const CALL = 512;
-const PHASE = 640;
 const CLAIMED = 704;
-const TRAPPED = 768;
 
 /** Weights go to another engine in portions of so many bytes, between which runs may happen. */
 const PORTION = 8 << 20;
@@ -46,9 +22,6 @@ const WARM_UP_DELAY = 100;
 
 /** Of a symbolic dimension, where code is only to become warm. */
 const WARM_UP_EXTENT = 16;
-
-/** A helper that has not started by then won't. */
-const START_TIMEOUT = 10_000;
 
 export interface WasmEngine extends Engine {
   /** Hands the weights in memory to another engine. */
@@ -70,7 +43,8 @@ const FEATURES: Readonly<Record<string, () => Promise<boolean>>> = {
 };
 
 /**
- * Loads the best variant that runs here; `threads` is the most to use.
+ * Loads the best variant that runs here; `threads` is the most to use. `onThreads` is called when
+ * helper threads that a first run did without have started, or have failed to.
  * @throws WebkilnError "no-wasm", "out-of-memory", "not-found", and what `weights` throws.
  */
 export async function openWasm(
@@ -78,6 +52,7 @@ export async function openWasm(
   base: URL,
   weights: WeightSource,
   threads: number | undefined,
+  onThreads: (failed: boolean) => void,
 ): Promise<WasmEngine> {
   const target = plan.wasm;
   if (!target)
@@ -112,15 +87,13 @@ export async function openWasm(
   }
   const plain = order.find((v) => !isThreaded(v));
   try {
-    return await openVariant(plan, target, variant, base, weights, wanted, fallbacks);
+    return await openVariant(plan, target, variant, base, weights, wanted, fallbacks, onThreads);
   } catch (error) {
     if (!isThreaded(variant) || !plain || !(error instanceof ThreadStartError)) throw error;
     fallbacks.push(reason("WebAssembly threads", error));
-    return openVariant(plan, target, plain, base, weights, 1, fallbacks);
+    return openVariant(plan, target, plain, base, weights, 1, fallbacks, onThreads);
   }
 }
-
-class ThreadStartError extends Error {}
 
 function isThreaded({ features }: Variant): boolean {
   return features.includes("threads");
@@ -143,14 +116,18 @@ async function openVariant(
   weights: WeightSource,
   wanted: number,
   fallbacks: readonly string[],
+  onThreads: (failed: boolean) => void,
 ): Promise<WasmEngine> {
   const threaded = isThreaded(variant);
   const count = threaded ? wanted : 1;
   const memory = allocate(target.memory.bytes, threaded);
   const stop = new AbortController();
   const compiling = compile(versioned(variant, base), stop.signal);
-  // Threads start while weights stream, so that nothing waits for them afterwards.
-  const starting = startThreads(compiling, memory, target, count);
+  const crew = new Crew(compiling, memory, target.memory.stacks);
+  // A first run in code that was never used leaves a core to the engine's compiler. What it needs starts
+  // while weights stream, so that nothing waits for it afterwards.
+  const cores = navigator.hardwareConcurrency ?? Infinity;
+  const starting = crew.grow(Math.min(count, Math.max(1, cores - 1)));
   const sink: WeightSink = {
     memory: (offset, bytes) => new Uint8Array(memory.buffer, target.memory.weights + offset, bytes),
     place: () => undefined, // it arrived there
@@ -161,20 +138,12 @@ async function openVariant(
     const { stacks } = target.memory;
     const exports = instantiate(await compiling, memory, stacks.offset + stacks.bytes);
     const warm = await warmUp(plan, target, exports, memory, ready);
-    const [workers] = await ready;
-    return new WasmModel(
-      plan,
-      target,
-      exports,
-      memory,
-      workers,
-      describe(variant, count),
-      fallbacks,
-      warm ? count : Math.max(1, Math.min(count, (navigator.hardwareConcurrency ?? Infinity) - 1)),
-    );
+    await Promise.all([ready, warm && crew.grow(count)]);
+    const described = (threads: number): Engine["device"] => describe(variant, threads);
+    return new WasmModel(plan, target, exports, memory, crew, count, described, fallbacks, onThreads);
   } catch (error) {
     stop.abort();
-    void starting.then(stopAll, () => undefined);
+    crew.stop();
     throw error;
   }
 }
@@ -233,10 +202,6 @@ function nextTask(): Promise<void> {
   });
 }
 
-function stopAll(workers: readonly Worker[]): void {
-  for (const worker of workers) worker.terminate();
-}
-
 function allocate(bytes: number, shared: boolean): WebAssembly.Memory {
   const pages = bytes / 65536;
   try {
@@ -269,88 +234,6 @@ async function compile(url: URL, signal: AbortSignal): Promise<WebAssembly.Modul
   }
 }
 
-function instantiate(
-  module: WebAssembly.Module,
-  memory: WebAssembly.Memory,
-  stackPointer: number,
-): Exports {
-  const exports = new WebAssembly.Instance(module, { env: { memory } })
-    .exports as unknown as Exports;
-  exports.__stack_pointer.value = stackPointer;
-  return exports;
-}
-
-/** Starts the helpers at once; each gets the module when that is compiled. */
-async function startThreads(
-  compiling: Promise<WebAssembly.Module>,
-  memory: WebAssembly.Memory,
-  { memory: { stacks } }: WasmTarget,
-  count: number,
-): Promise<Worker[]> {
-  const workers: Worker[] = [];
-  const started: Promise<void>[] = [];
-  for (let thread = 1; thread < count; thread++) {
-    const worker = new Worker(self.location.href, { type: "module", name: THREAD });
-    workers.push(worker);
-    started.push(heardFrom(worker, compiling));
-    const stackPointer = stacks.offset + stacks.bytes * (thread + 1);
-    void compiling.then(
-      (module) =>
-        worker.postMessage({ module, memory, thread, stackPointer } satisfies ThreadStart),
-      () => undefined,
-    );
-  }
-  try {
-    await Promise.all([compiling, ...started]);
-    return workers;
-  } catch (error) {
-    stopAll(workers);
-    throw error;
-  }
-}
-
-/** A helper answers when it has instantiated the module. */
-function heardFrom(worker: Worker, compiling: Promise<WebAssembly.Module>): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const fail = (why: string): void => reject(new ThreadStartError(why));
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = (): void => fail("a helper thread did not start");
-    compiling.then(() => (timer = setTimeout(late, START_TIMEOUT)), reject);
-    worker.onmessage = ({ data }: MessageEvent<string | undefined>) => {
-      clearTimeout(timer);
-      data ? fail(data) : resolve();
-    };
-    worker.onerror = (event) => {
-      event.preventDefault(); // or it counts as this worker's own error too
-      fail(event.message || "a helper thread could not be loaded");
-    };
-  });
-}
-
-/** A helper thread's whole life: instantiate, say so, and serve runs until told to stop. */
-export function serveAsThread(): void {
-  self.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
-    let exports: Exports;
-    try {
-      exports = instantiate(data.module, data.memory, data.stackPointer);
-    } catch (error) {
-      self.postMessage(toPlain(error).message);
-      return;
-    }
-    self.postMessage(undefined);
-    try {
-      exports.serve!(data.thread);
-    } catch {
-      // A trap. The others would wait for this thread at the next barrier: let them trap there.
-      const words = new Int32Array(data.memory.buffer);
-      Atomics.store(words, TRAPPED / 4, 1);
-      Atomics.add(words, PHASE / 4, 1);
-      Atomics.notify(words, PHASE / 4);
-    }
-    self.close();
-  };
-}
-
 function describe({ features }: Variant, threads: number): Engine["device"] {
   const parts = [`WebAssembly × ${threads} thread${threads > 1 ? "s" : ""}`];
   if (features.includes("relaxed-simd")) parts.push("SIMD relaxed");
@@ -359,24 +242,31 @@ function describe({ features }: Variant, threads: number): Engine["device"] {
 }
 
 class WasmModel implements WasmEngine {
+  device: Engine["device"];
+  /** From the end of the first run on: every helper has started, or none will any more. */
+  private growing: Promise<void> | undefined;
+
   constructor(
     private readonly plan: Plan,
     private readonly target: WasmTarget,
     private readonly exports: Exports,
     private readonly memory: WebAssembly.Memory,
-    private readonly workers: readonly Worker[],
-    readonly device: Engine["device"],
-    readonly fallbacks: readonly string[],
-    /** Of the next run. A first one in code that was never used leaves a core to the compiler. */
-    private threads: number,
-  ) {}
+    private readonly crew: Crew,
+    threads: number,
+    private readonly described: (threads: number) => Engine["device"],
+    public fallbacks: readonly string[],
+    private readonly onThreads: (failed: boolean) => void,
+  ) {
+    this.device = described(threads);
+  }
 
   async run(run: RunInputs): Promise<ArrayBuffer[]> {
+    await this.growing;
     const { program, dims, outputs } = run;
     this.write(run);
     try {
-      this.exports.run(program, this.threads);
-      this.threads = this.device.threads;
+      this.exports.run(program, this.crew.size);
+      this.growing ??= this.grow();
     } catch (cause) {
       throw new WebkilnError(
         "run-failed",
@@ -393,6 +283,18 @@ class WasmModel implements WasmEngine {
       );
       return bytes.buffer;
     });
+  }
+
+  /** Starts the helpers that the first run did without. */
+  private async grow(): Promise<void> {
+    if (this.crew.size === this.device.threads) return;
+    await nextTask(); // to make a worker takes milliseconds, and the first answer goes before
+    const failed = await this.crew.grow(this.device.threads).catch((error: unknown) => error);
+    if (failed) {
+      this.device = this.described(this.crew.size);
+      this.fallbacks = [...this.fallbacks, reason("WebAssembly threads", failed)];
+    }
+    this.onThreads(Boolean(failed));
   }
 
   async profile(run: RunInputs): Promise<number[]> {
@@ -414,7 +316,7 @@ class WasmModel implements WasmEngine {
   }
 
   get helpers(): Helpers | undefined {
-    if (!this.workers.length) return undefined;
+    if (this.crew.size === 1) return undefined;
     const words = new Int32Array(this.memory.buffer as unknown as SharedArrayBuffer);
     return { words, call: CALL / 4 };
   }
@@ -445,6 +347,6 @@ class WasmModel implements WasmEngine {
 
   dispose(): void {
     this.exports.stop?.();
-    stopAll(this.workers);
+    this.crew.stop();
   }
 }

@@ -3,7 +3,7 @@ import { expect, receive } from "./early.js";
 import { toPlain, WebkilnError } from "./errors.js";
 import { Host } from "./host.js";
 import type { FromWorker, ToWorker } from "./protocol.js";
-import { serveAsThread, THREAD } from "./wasm.js";
+import { serveAsThread, THREAD } from "./wasm-threads.js";
 
 type Numbered = Extract<ToWorker, { id: number }>;
 
