@@ -22,7 +22,7 @@ export const mark = (plan: string): string => `webkiln early ${plan}`;
  * Shards are fetched past the browser's own cache where the device keeps them: that need not keep
  * them too, and takes its time to.
  */
-function shardCache(): RequestCache {
+export function shardCache(): RequestCache {
   return "getDirectory" in (navigator.storage ?? {}) ? "no-store" : "default";
 }
 
@@ -37,9 +37,10 @@ export function bringEarly(worker: Worker, plan: string, files: readonly string[
   const stop = new AbortController();
   const post = (message: ToWorker, transfer: Transferable[] = []): void =>
     worker.postMessage(message, transfer);
-  let visited = recall(plan) === files[0];
+  const last = recall(plan);
+  let visited = last === files[0];
   const early = visited ? [] : files;
-  post({ early });
+  post({ early, fresh: last === null });
   const bring = async (file: string): Promise<void> => {
     try {
       const response = await fetch(new URL(file, plan), { signal: stop.signal, cache: shardCache() });

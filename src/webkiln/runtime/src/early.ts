@@ -9,8 +9,11 @@ interface Arriving {
 /** What is still on its way, and what nobody took yet; both by file name, a shard's hash. */
 const arriving = new Map<string, Arriving>();
 const untaken = new Map<string, Response>();
+let fresh = false;
 
-export function expect(files: readonly string[]): void {
+/** `none`: the page knows of no earlier visit. */
+export function expect(files: readonly string[], none: boolean): void {
+  fresh = none;
   for (const file of files) {
     let stream: Arriving["stream"];
     const body = new ReadableStream<Uint8Array<ArrayBuffer>>({
@@ -32,6 +35,11 @@ export function receive(part: EarlyPart): void {
   // An error would take along what nobody has read yet.
   if (!part.end) found?.response.headers.delete("content-length");
   found?.stream.close();
+}
+
+/** Whether there is nothing on the device to look for, which takes longer than to find nothing. */
+export function isFirstVisit(): boolean {
+  return fresh;
 }
 
 /** The download of a shard as if it were begun here, if the page began it; once. */

@@ -68,11 +68,6 @@ export class KeptShards {
     return (this.opened ??= openFolder(this.base, true));
   }
 
-  /** Whether there is a folder to keep them in. */
-  async available(): Promise<boolean> {
-    return (await this.folder) !== undefined;
-  }
-
   /** What earlier visits left in it: to look for each file takes longer. */
   private get found(): Promise<ReadonlySet<string>> {
     return (this.listed ??= this.folder.then(names).catch(() => new Set()));

@@ -57,12 +57,13 @@ export type EarlyPart =
 
 /**
  * To the worker: a request with its number, and the memory that its inputs are in; "forget request
- * `cancel`"; the files that the page downloads, or a part of one.
+ * `cancel`"; the files that the page downloads, and whether no earlier visit left any on the device;
+ * or a part of one.
  */
 export type ToWorker =
   | (Request & { readonly id: number; readonly memory?: ArrayBuffer })
   | { readonly cancel: number }
-  | { readonly early: readonly string[] }
+  | { readonly early: readonly string[]; readonly fresh: boolean }
   | EarlyPart;
 
 export interface Loaded {

@@ -5,9 +5,9 @@
  * unchanged since that. Nobody has the model before all of it was found right. A few are under way
  * at once, so that memory stays bounded.
  */
-import { AT_ONCE, shardsAtOnce } from "./bring.js";
+import { AT_ONCE, shardCache, shardsAtOnce } from "./bring.js";
 import { download } from "./download.js";
-import { takeEarly } from "./early.js";
+import { isFirstVisit, takeEarly } from "./early.js";
 import { WebkilnError } from "./errors.js";
 import { throwIfAborted } from "./http.js";
 import { emptyPart, KeptShards, type Part } from "./kept.js";
@@ -117,7 +117,7 @@ async function loadShard(
 ): Promise<void> {
   const { shard } = part;
   let early = takeEarly(shard.file);
-  if (!early) await kept.restore(part);
+  if (!early && !isFirstVisit()) await kept.restore(part);
   onBytes(part.have);
   if (part.sealed) return;
   const grown = (count: number): void => {
@@ -137,7 +137,7 @@ async function loadShard(
   const save = (): Promise<void> => kept.saveBeginning(part);
   const url = new URL(shard.file, base);
   // The browser's own cache need not keep what the device does, and takes its time to.
-  const first = early || (await kept.available()) ? "no-store" : "default";
+  const first = shardCache();
   // What an earlier visit left may be wrong, which is no reason to trust this one's download less.
   const attempts: RequestCache[] = [first, "reload"];
   if (part.have) attempts.unshift(first);

@@ -39,7 +39,7 @@ function serve(): void {
   };
 
   self.onmessage = ({ data }: MessageEvent<ToWorker>) => {
-    if ("early" in data) return expect(data.early);
+    if ("early" in data) return expect(data.early, data.fresh);
     if ("file" in data) return receive(data);
     if ("cancel" in data) return void cancelled.add(data.cancel);
     // A comparison takes its turns in the queue by itself, between runs.
