@@ -40,7 +40,7 @@ export function bringEarly(worker: Worker, plan: string, files: readonly string[
   const last = recall(plan);
   let visited = last === files[0];
   const early = visited ? [] : files;
-  post({ early, fresh: last === null });
+  post({ early, fresh: last === null && files.length > 0 });
   const bring = async (file: string): Promise<void> => {
     try {
       const response = await fetch(new URL(file, plan), { signal: stop.signal, cache: shardCache() });
