@@ -21,7 +21,7 @@ export type DeviceOption = "auto" | "webgpu" | "wasm";
 /**
  * How far loading is. `loaded` and `total` are bytes of weights: those that every run needs. Of a table
  * of embeddings, say, a run needs the rows that its inputs name; the others arrive when a run asks for
- * them, or when none does.
+ * them, or after it.
  */
 export interface Progress {
   readonly phase: "weights" | "compile" | "ready";

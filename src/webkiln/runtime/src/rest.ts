@@ -1,6 +1,6 @@
 /**
  * Weights that a first run may do without: of a table, as of embeddings, it needs the rows that its
- * inputs name. The others arrive while nobody waits for the model, or when a run asks for them. See
+ * inputs name. The others follow the first run, or come when a run asks for them. See
  * docs/decisions/017-tables-arrive-by-rows.md.
  */
 import type { Plan, Shard } from "./plan.js";
@@ -14,7 +14,7 @@ export type Bring = (
   onShard: (shard: Shard) => void,
 ) => Promise<void>;
 
-/** What nobody asked for follows the model after so many ms, so many shards at once. */
+/** What nobody asked for follows the model after so many ms, when it gave a first answer; so many at once. */
 const QUIET = 300;
 const LANES = 2;
 /** A run asks for many small ones, most of whose time a distant server takes to answer. */
@@ -26,12 +26,12 @@ export class Rest {
   private readonly missing: Set<Shard>;
   private readonly coming = new Map<Shard, Promise<void>>();
   private readonly end = new AbortController();
+  /** What the latest run asked for, which has the network to itself. */
+  private asked = Promise.resolve();
 
-  /** `pause` resolves when nobody waits for the model, or for long enough. */
   constructor(
     shards: readonly Shard[],
     private readonly bring: Bring,
-    private readonly pause: () => Promise<void>,
   ) {
     this.missing = new Set(shards);
     this.complete = shards.length ? this.follow() : Promise.resolve();
@@ -41,7 +41,9 @@ export class Rest {
 
   /** Resolves when all that a run reads is here. @throws WebkilnError as `streamWeights` does. */
   async forRun(plan: Plan, run: RunInputs): Promise<void> {
-    if (this.missing.size) await this.need(shardsOf(plan, run, this.missing));
+    if (!this.missing.size) return;
+    this.asked = this.need(shardsOf(plan, run, this.missing));
+    await this.asked;
   }
 
   /** Brings nothing more: the memory that it went to is gone. */
@@ -53,7 +55,7 @@ export class Rest {
     await new Promise((done) => setTimeout(done, QUIET));
     const lane = async (): Promise<void> => {
       for (;;) {
-        await this.pause();
+        await this.asked.catch(() => undefined);
         const next = [...this.missing].find((shard) => !this.coming.has(shard));
         if (!next) break;
         await this.need([next]);

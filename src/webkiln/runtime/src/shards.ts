@@ -98,7 +98,7 @@ export async function streamWeights(
   await bring(neededFirst(weights), AT_ONCE, signal, () => undefined);
   setTimeout(() => void kept.forgetOthers().catch(() => undefined), LATER);
   const rest = weights.shards.filter(({ table }) => table !== null);
-  return new Rest(rest, bring, () => listener.pause());
+  return new Rest(rest, bring);
 }
 
 /** The shards that a model can't do without. */

@@ -54,12 +54,11 @@ const bringing = () => {
     });
   return { calls, bring };
 };
-const never = () => new Promise(() => undefined);
 
 test("what is on its way is not asked for again, and what is here never", async () => {
   const { plan, shards } = make(10, 1, 16);
   const { calls, bring } = bringing();
-  const rest = new Rest(shards, bring, never);
+  const rest = new Rest(shards, bring);
   const first = rest.forRun(plan, asked(0, 2));
   const second = rest.forRun(plan, asked(2, 4));
   assert.deepEqual(
@@ -77,7 +76,7 @@ test("what is on its way is not asked for again, and what is here never", async 
 test("what failed is asked for again by the next run that needs it", async () => {
   const { plan, shards } = make(10, 1, 16);
   const { calls, bring } = bringing();
-  const rest = new Rest(shards, bring, never);
+  const rest = new Rest(shards, bring);
   const failing = rest.forRun(plan, asked(0));
   calls[0].reject(new Error("gone"));
   await assert.rejects(failing, /gone/);
@@ -86,37 +85,39 @@ test("what failed is asked for again by the next run that needs it", async () =>
   await again;
 });
 
-test("all of it follows while nobody waits", async () => {
+test("all of it follows, but not while a run waits", async () => {
   const { plan, shards } = make(10, 1, 16);
   const { calls, bring } = bringing();
-  let free;
-  const rest = new Rest(shards, bring, () => new Promise((resolve) => (free = resolve)));
-  const soon = async () => {
-    while (!free) await new Promise((done) => setTimeout(done, 5));
-  };
-  await soon();
-  assert.equal(calls.length, 0); // somebody waits
-  const direct = new Rest(shards, (...all) => bring(...all).then(() => undefined), async () => {});
+  const rest = new Rest(shards, bring);
+  const run = rest.forRun(plan, asked(4));
+  await new Promise((done) => setTimeout(done, 400));
+  assert.deepEqual(
+    calls.map((call) => call.shards),
+    [[shards[2]]],
+  );
+  calls[0].done();
+  await run;
   while (calls.length < shards.length) {
     await new Promise((done) => setTimeout(done, 5));
     calls.forEach(({ done }) => done());
   }
-  await direct.complete;
-  assert.deepEqual(calls.flatMap((call) => call.shards).sort((a, b) => a.offset - b.offset), shards);
-  await direct.forRun(plan, asked(0, 9));
+  await rest.complete;
+  const came = calls.flatMap((call) => call.shards);
+  assert.deepEqual(came.sort((a, b) => a.offset - b.offset), shards);
+  await rest.forRun(plan, asked(0, 9));
   assert.equal(calls.length, shards.length);
 });
 
 test("a model without tables is complete", async () => {
   const { calls, bring } = bringing();
-  await new Rest([], bring, never).complete;
+  await new Rest([], bring).complete;
   assert.equal(calls.length, 0);
 });
 
 test("stopped, it ends what is on its way", () => {
   const { plan, shards } = make(10, 1, 16);
   const { calls, bring } = bringing();
-  const rest = new Rest(shards, bring, never);
+  const rest = new Rest(shards, bring);
   rest.forRun(plan, asked(0)).catch(() => undefined);
   rest.stop();
   assert.equal(calls[0].signal.aborted, true);
