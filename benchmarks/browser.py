@@ -65,8 +65,12 @@ def _path() -> str:
 
 @contextmanager
 def page_at(browser: Browser, url: str) -> Iterator[Page]:
-    """A page in a context of its own (no cache shared), at `url`."""
-    context = browser.new_context()
+    """A page in a context of its own (no cache shared), at `url`.
+
+    Without service workers: the copy that an app's makes for offline use comes later, and is in no
+    figure.
+    """
+    context = browser.new_context(service_workers="block")
     page = context.new_page()
     page.on("pageerror", lambda error: print(f"page error: {error}", file=sys.stderr))
     # An empty page first, so that starting the browser is in no figure.
