@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 import webkiln
-from tests.browser.site import Handler, Site, broken_off, corrupt, etag
+from tests.browser.site import Handler, Site, broken_off, corrupt, etag, missing
 from tests.browser.tiny_bundle import write_tiny_bundle
 from webkiln.browser import find_chromium
 from webkiln.server import Server
@@ -219,6 +219,28 @@ class TestSecondVisit:
         run(page, f"await put('{'1' * 64}.bin', 'x'); await open();"
             "await until(async () => Object.keys(await files()).length === 3)")  # fmt: skip
         assert sorted(run(page, "return files()")) == sorted(names)
+
+    def test_a_model_that_fails_on_the_first_visit_comes_back_without_a_network(
+        self, page: Page, site: Site, names: list[str]
+    ) -> None:
+        run(
+            page,
+            """
+            globalThis.model = await open();
+            await until(() => model.storage.state === "kept");
+            """,
+        )
+        site.faults = dict.fromkeys(names, missing)
+        found = run(
+            page,
+            """
+            const ids = new Tensor("int64", [-1, 0, 0], [3]); // the program traps
+            const failed = await model.run({ x: new Tensor("float32", [1, 2, 3], [3]), ids })
+              .then(() => "no", ({ code }) => code);
+            return [failed, await right(model)];
+            """,
+        )
+        assert found == ["run-failed", True]
 
     def test_two_tabs_at_once(self, page: Page, site: Site, names: list[str]) -> None:
         found = run(

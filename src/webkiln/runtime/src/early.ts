@@ -37,9 +37,11 @@ export function receive(part: EarlyPart): void {
   found?.stream.close();
 }
 
-/** Whether there is nothing on the device to look for, which takes longer than to find nothing. */
-export function isFirstVisit(): boolean {
-  return fresh;
+/** Whether nothing is on the device yet, as the page knows without looking; once. */
+export function takeFresh(): boolean {
+  const found = fresh;
+  fresh = false;
+  return found;
 }
 
 /** The download of a shard as if it were begun here, if the page began it; once. */

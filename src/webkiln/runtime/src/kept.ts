@@ -56,10 +56,11 @@ export class KeptShards {
   private last: Promise<unknown> = Promise.resolve();
   private forgotten: Promise<void> | undefined;
 
-  /** `tell` hears once how it ended. */
+  /** `fresh`: nothing is there to restore, as is known. `tell` hears once how it ended. */
   constructor(
     private readonly base: URL,
     private readonly weights: Plan["weights"],
+    private readonly fresh: boolean,
     private readonly tell: (storage: WeightStorage) => void,
   ) {}
 
@@ -76,7 +77,8 @@ export class KeptShards {
   /** Reads what is here of a shard. */
   async restore(part: Part): Promise<void> {
     const { file } = part.shard;
-    if (!(await this.found).has(file)) return;
+    // To look for what is not there takes time that a first visit would wait.
+    if (this.fresh || !(await this.found).has(file)) return;
     const seal = new Uint8Array(CHECKSUM_BYTES);
     const count = await this.read(file, part.bytes, seal);
     part.have = part.saved = Math.min(count, part.bytes.length);

@@ -7,7 +7,7 @@
  */
 import { AT_ONCE, shardCache, shardsAtOnce } from "./bring.js";
 import { download } from "./download.js";
-import { isFirstVisit, takeEarly } from "./early.js";
+import { takeEarly, takeFresh } from "./early.js";
 import { WebkilnError } from "./errors.js";
 import { throwIfAborted } from "./http.js";
 import { emptyPart, KeptShards, type Part } from "./kept.js";
@@ -42,7 +42,7 @@ export async function streamWeights(
   listener: Listener,
   signal: AbortSignal,
 ): Promise<Rest> {
-  const kept = new KeptShards(base, weights, (storage) => listener.onStorage(storage));
+  const kept = new KeptShards(base, weights, takeFresh(), (storage) => listener.onStorage(storage));
   const keep = async (part: Part): Promise<void> => {
     if (!sink.memory) return kept.saveWhole(part);
     await listener.pause();
@@ -117,7 +117,7 @@ async function loadShard(
 ): Promise<void> {
   const { shard } = part;
   let early = takeEarly(shard.file);
-  if (!early && !isFirstVisit()) await kept.restore(part);
+  if (!early) await kept.restore(part);
   onBytes(part.have);
   if (part.sealed) return;
   const grown = (count: number): void => {
