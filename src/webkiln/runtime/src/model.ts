@@ -159,7 +159,8 @@ export interface Model extends ModelState {
   /**
    * Runs the model once.
    * @throws WebkilnError "input-name", "input-dtype", "input-shape", "aborted", "device-lost",
-   * "run-failed", "disposed".
+   * "run-failed", "disposed"; "shard-missing", "shard-corrupt", "network" where it reads rows of a
+   * table that are not here yet.
    */
   run(
     feeds: Readonly<Record<string, Tensor>>,
