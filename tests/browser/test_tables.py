@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 import webkiln
 from tests.browser.site import Site, missing
-from tests.unit.test_memory_tables import embedding_model
+from tests.lookup_model import embedding_model
 from webkiln.browser import find_chromium
 from webkiln.compile import compile_model
 from webkiln.frontends.source import Source
@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not (DIST / "webkiln.js").exists(), reason="runtime not built"),
 ]
 
-# A script of a test has these in scope. `rest` are runs that hold up what follows by itself.
+# A script of a test has these in scope.
 PRELUDE = """
 async (args) => {
   const { load, Tensor } = await import(args.module);

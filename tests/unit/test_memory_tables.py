@@ -1,9 +1,9 @@
 """Tables: which constants a run reads by the rows that its inputs name, and their shards."""
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
+from tests.lookup_model import embedding_model
 from webkiln.bundle.weights import write_shards
 from webkiln.compile import compile_model
 from webkiln.frontends.source import Source
@@ -137,27 +137,6 @@ def test_a_table_has_shards_of_its_own():
     ]
     joined = b"".join(files[s["file"]] for s in plan["shards"])
     assert joined == space.data().tobytes()
-
-
-def embedding_model(rows=70_000, width=32, *, tied=False):
-    """y = table[ids]; `tied`: z = y @ tableᵀ."""
-    values = np.random.default_rng(0).standard_normal((rows, width), np.float32)
-    made = ir.Value(name="table", const_value=ir.tensor(values, name="table"))
-    x = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["sequence"]))
-    nodes = [ir.node("Gather", [made, x], {"axis": 0})]
-    y = nodes[0].outputs[0]
-    y.name, y.dtype, y.shape = "y", ir.DataType.FLOAT, ir.Shape(["sequence", width])
-    outputs = [y]
-    if tied:
-        nodes += [ir.node("Transpose", [made])]
-        nodes += [ir.node("MatMul", [y, nodes[1].outputs[0]])]
-        z = nodes[-1].outputs[0]
-        z.name, z.dtype, z.shape = "z", ir.DataType.FLOAT, ir.Shape(["sequence", rows])
-        outputs = [z]
-    graph = ir.Graph(
-        [x], outputs, nodes=nodes, initializers=[made], opset_imports={"": 21}, name="lookup"
-    )
-    return ir.Model(graph, ir_version=10), values
 
 
 @pytest.mark.parametrize("targets", [("wasm",), ("webgpu",), ("wasm", "webgpu")])
