@@ -7,9 +7,12 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from playwright.sync_api import Browser, Page
 
 TYPES = {
     ".js": "text/javascript",
@@ -23,6 +26,19 @@ POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self';"
     " worker-src 'self'; img-src data:"
 )
+
+
+@contextmanager
+def fresh_page(browser: Browser, url: str, timeout_ms: int = 30_000) -> Iterator[Page]:
+    """A page at `url` in a profile of its own."""
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(timeout_ms)
+        page.goto(url)
+        yield page
+    finally:
+        context.close()
 
 
 class Site:

@@ -13,7 +13,17 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright
 
 import webkiln
-from tests.browser.site import Site, broken_off, busy, corrupt, missing, once, slow, truncated
+from tests.browser.site import (
+    Site,
+    broken_off,
+    busy,
+    corrupt,
+    fresh_page,
+    missing,
+    once,
+    slow,
+    truncated,
+)
 from tests.browser.tiny_bundle import MAX_N, write_tiny_bundle
 from webkiln.browser import chromium_flags, find_chromium
 
@@ -77,12 +87,8 @@ def site(bundle: tuple[Path, dict[str, Any]], request: pytest.FixtureRequest) ->
 
 @pytest.fixture
 def page(chromium: Browser, site: Site) -> Iterator[Page]:
-    context = chromium.new_context()
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    page.goto(site.url)
-    yield page
-    context.close()
+    with fresh_page(chromium, site.url, 60_000) as page:
+        yield page
 
 
 def run(page: Page, body: str, **args: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 import webkiln
-from tests.browser.site import Site, missing
+from tests.browser.site import Site, fresh_page, missing
 from tests.lookup_model import embedding_model
 from webkiln.browser import find_chromium
 from webkiln.compile import compile_model
@@ -64,12 +64,8 @@ def site(table: dict[str, Any], tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def page(wasm_browser: Browser, site: Site) -> Iterator[Page]:
-    context = wasm_browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    page.goto(site.url)
-    yield page
-    context.close()
+    with fresh_page(wasm_browser, site.url) as page:
+        yield page
 
 
 def run(page: Page, body: str, device: str = "wasm") -> Any:
@@ -129,34 +125,25 @@ def test_a_shard_that_is_missing_fails_the_runs_that_need_it(
 
 
 def test_on_webgpu(webgpu_browser: Browser, site: Site, table: dict[str, Any]) -> None:
-    page = webgpu_browser.new_page()
-    page.set_default_timeout(60_000)
-    page.goto(site.url)
     numbers = [5, ROWS - 2]
-    found = run(page, f"return rows(await open(), ...{numbers});", "webgpu")
+    with fresh_page(webgpu_browser, site.url, 60_000) as page:
+        found = run(page, f"return rows(await open(), ...{numbers});", "webgpu")
     assert found == [float(v) for v in table["values"][numbers, 0]]
     assert {0, len(table["files"]) - 1} <= set(asked(site, table)[:4])
-    page.close()
 
 
 def test_devices_are_compared_with_all_of_it(
     webgpu_browser: Browser, site: Site, table: dict[str, Any]
 ) -> None:
-    page = webgpu_browser.new_page()
-    page.set_default_timeout(60_000)
-    page.goto(site.url)
     numbers = [1, SHARD_ROWS, ROWS - 1]
-    found = run(
-        page,
-        f"""
-        const model = await open();
-        await rows(model, 0);
-        const timed = () => Object.keys(model.timings).length === 2;
-        while (!timed()) await new Promise((done) => setTimeout(done, 50));
-        return rows(model, ...{numbers});
-        """,
-        "auto",
-    )
+    script = f"""
+      const model = await open();
+      await rows(model, 0);
+      const timed = () => Object.keys(model.timings).length === 2;
+      while (!timed()) await new Promise((done) => setTimeout(done, 50));
+      return rows(model, ...{numbers});
+    """
+    with fresh_page(webgpu_browser, site.url, 60_000) as page:
+        found = run(page, script, "auto")
     assert found == [float(v) for v in table["values"][numbers, 0]]
     assert sorted(asked(site, table)) == list(range(len(table["files"])))
-    page.close()

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 import webkiln
-from tests.browser.site import Handler, Site, broken_off, corrupt, etag, missing
+from tests.browser.site import Handler, Site, broken_off, corrupt, etag, fresh_page, missing
 from tests.browser.tiny_bundle import write_tiny_bundle
 from webkiln.browser import find_chromium
 from webkiln.server import Server
@@ -100,12 +100,8 @@ def site(bundle: Bundle) -> Iterator[Site]:
 
 @pytest.fixture
 def page(wasm_browser: Browser, site: Site) -> Iterator[Page]:
-    context = wasm_browser.new_context()
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    page.goto(site.url)
-    yield page
-    context.close()
+    with fresh_page(wasm_browser, site.url) as page:
+        yield page
 
 
 def run(page: Page, body: str, **args: Any) -> Any:

@@ -8,9 +8,10 @@ import { WebkilnError, type WebkilnErrorCode } from "./errors.js";
 import { storedBytes } from "./feeds.js";
 import { identify, requestAdapter } from "./gpu-device.js";
 import type { ModelState, Timings, WeightStorage } from "./model.js";
+import { neededFirst } from "./plan.js";
 import type { AskedRun, FromWorker, Loaded, LoadRequest, RunInputs } from "./protocol.js";
 import type { Rest } from "./rest.js";
-import { neededFirst, streamWeights } from "./shards.js";
+import { streamWeights } from "./shards.js";
 import { openWasm, type WasmEngine } from "./wasm.js";
 import { openWebGPU, type WebGPUModel } from "./webgpu.js";
 
@@ -48,7 +49,7 @@ export class Host {
   private comparing = false;
   /** Milliseconds spent in runs so far. */
   private busy = 0;
-  /** When the last one began, or ended. */
+  /** When the last one ended. */
   private ran = -Infinity;
   /** The small outputs of the latest run, by name. */
   private latest: ReadonlyMap<string, Uint8Array<ArrayBuffer>> = new Map();
@@ -75,7 +76,7 @@ export class Host {
   }
 
   async run(asked: AskedRun): Promise<ArrayBuffer[]> {
-    const start = (this.ran = performance.now());
+    const start = performance.now();
     const run = this.known(asked);
     this.latest = new Map();
     try {
@@ -348,7 +349,8 @@ export class Host {
 
   /** Bytes of weights that are here before the first run. */
   private neededBytes(): number {
-    return neededFirst(this.request.plan.weights).reduce((sum, { bytes }) => sum + bytes, 0);
+    const { shards } = this.request.plan.weights;
+    return neededFirst(shards).reduce((sum, { bytes }) => sum + bytes, 0);
   }
 }
 

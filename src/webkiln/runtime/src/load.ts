@@ -3,7 +3,7 @@ import { WebkilnError } from "./errors.js";
 import { goldenReader } from "./golden.js";
 import { aborted, get, throwIfAborted } from "./http.js";
 import type { DeviceOption, LoadOptions, Model } from "./model.js";
-import { readPlan, readShards, type Plan } from "./plan.js";
+import { neededFirst, readPlan, readShards, type Plan } from "./plan.js";
 import { Link, RemoteModel } from "./remote.js";
 import { forget, recall, remember } from "./verdicts.js";
 
@@ -80,7 +80,7 @@ async function open(
   const json = parse(text, address);
   // Whether WebGPU can run it shows in the worker, and "auto" begins with wasm.
   if (!early && options.device !== "webgpu") {
-    const shards = readShards(json).filter(({ table }) => table === null);
+    const shards = neededFirst(readShards(json));
     const first = shards.slice(0, shardsAtOnce(shards)).map(({ file }) => file);
     link.feed((worker) => bringEarly(worker, address.href, first));
   }

@@ -318,6 +318,11 @@ export function readShards(json: unknown): readonly Shard[] {
   return object({ weights })(json, "").weights.shards;
 }
 
+/** The shards that every run needs. */
+export function neededFirst(shards: readonly Shard[]): readonly Shard[] {
+  return shards.filter(({ table }) => table === null);
+}
+
 /**
  * Reads a plan, refusing what the runtime could not run.
  * @throws WebkilnError "plan-invalid", naming the path of what is wrong.
@@ -408,7 +413,8 @@ function checkTables({ weights: { shards, tables }, programs, buffers }: Plan): 
   shards.forEach(({ table, offset, bytes }, i) => {
     if (table === null) return;
     const path = `weights.shards[${i}].table`;
-    const { offset: start, rows, group, groupBytes } = tables[index(tables.length, "weights.tables")(table, path)]!;
+    const at = index(tables.length, "weights.tables")(table, path);
+    const { offset: start, rows, group, groupBytes } = tables[at]!;
     if (offset < start || offset + bytes > start + Math.ceil(rows / group) * groupBytes)
       invalid(path, "has less than the shard");
   });

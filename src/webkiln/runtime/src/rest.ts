@@ -14,7 +14,10 @@ export type Bring = (
   onShard: (shard: Shard) => void,
 ) => Promise<void>;
 
-/** What nobody asked for follows the model after so many ms, when it gave a first answer; so many at once. */
+/**
+ * What nobody asked for follows the model after so many ms, when it has mostly given a first answer;
+ * so many at once.
+ */
 const QUIET = 300;
 const LANES = 2;
 /** A run asks for many small ones, most of whose time a distant server takes to answer. */

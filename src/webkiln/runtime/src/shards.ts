@@ -13,7 +13,7 @@ import { throwIfAborted } from "./http.js";
 import { emptyPart, KeptShards, type Part } from "./kept.js";
 import type { WeightStorage } from "./model.js";
 import { Pieces, type WeightSink } from "./pieces.js";
-import type { Plan, Shard } from "./plan.js";
+import { neededFirst, type Plan } from "./plan.js";
 import { Rest, type Bring } from "./rest.js";
 
 /** Who hears of the weights on their way. */
@@ -54,12 +54,13 @@ export async function streamWeights(
   let last = Promise.resolve();
   let waiting = 0;
   const keepLater = (part: Part): void => {
-    waiting += sink.memory ? 0 : part.bytes.length;
+    const bytes = sink.memory ? 0 : part.bytes.length;
+    waiting += bytes;
     const next = (): Promise<void> =>
       last
         .then(() => keep(part))
         .catch(() => undefined) // for want of memory
-        .then(() => void (waiting -= sink.memory ? 0 : part.bytes.length));
+        .then(() => void (waiting -= bytes));
     setTimeout(() => (last = next()), waiting <= LATER_BYTES ? LATER : 0);
   };
   const bring: Bring = async (shards, atOnce, ended, onShard) => {
@@ -95,15 +96,10 @@ export async function streamWeights(
       ended.removeEventListener("abort", forward);
     }
   };
-  await bring(neededFirst(weights), AT_ONCE, signal, () => undefined);
+  await bring(neededFirst(weights.shards), AT_ONCE, signal, () => undefined);
   setTimeout(() => void kept.forgetOthers().catch(() => undefined), LATER);
   const rest = weights.shards.filter(({ table }) => table !== null);
   return new Rest(rest, bring);
-}
-
-/** The shards that a model can't do without. */
-export function neededFirst({ shards }: Plan["weights"]): readonly Shard[] {
-  return shards.filter(({ table }) => table === null);
 }
 
 /** Fills `part` with verified bytes, and places them unless they were sealed. */
