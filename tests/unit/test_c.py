@@ -22,6 +22,7 @@ from webkiln.ir.expr import (
     Expr,
     Read,
     Var,
+    bitcast,
     call,
     cast,
     compare,
@@ -133,6 +134,36 @@ def test_vectors_of_a_number_are_read_from_the_pool() -> None:
     assert "k_pool[] = {0.0f, 6.0f};" in text
     assert "splat_f32x8(pool[0])" in text
     assert "splat_f32x8(0.0f)" not in text
+
+
+def test_masks_are_made_once_a_kernel() -> None:
+    words = bitcast(Read(X, T * 8, 8), I32.vector(8))
+    low, high = (call("bitand", x, 0x0F0F0F0F) for x in (words, call("shr", words, 4)))
+    value = bitcast(call("bitor", low, call("shl", high, 8)), F32.vector(8))
+    kernel = Kernel("", "test", (X, Y), ("read", "write"), (), (), (Store(Y, T * 8, value),))
+    text = kernel_source(kernel, "k")
+    assert text.count("words_128 mask0 = ALL(0xf0f0f0f);") == 1
+    assert text.count("repeat_i32x8(mask0)") == 2
+    assert "mask1" not in text
+    assert ">> splat_i32x8(4)" in text  # shifts want immediates
+
+
+@pytest.mark.parametrize(
+    ("mask", "distance", "halves"),
+    [(0x00FF00FF, 8, True), (0x0FFF0FFF, 4, True), (0x000F000F, 12, True), (0x000F000F, 8, False)],
+)
+def test_a_shift_whose_mask_keeps_halves_apart(mask: int, distance: int, halves: bool) -> None:
+    words = bitcast(Read(X, T * 8, 8), I32.vector(8))
+    masked = call("bitand", call("shr", words, distance), mask)
+    text = spelled(bitcast(masked, F32.vector(8)))
+    assert (f", {distance})" in text and "shr_halves_i32x8(" in text) == halves
+    assert ("mask0" in text) == (not halves)
+
+
+def test_a_vector_is_repeated() -> None:
+    four = Read(X, T * 4, 4)
+    value = bitcast(splat(bitcast(four, I32.vector(4)), 8), F32.vector(8))
+    assert "repeat_i32x8(((i32x4)(*(const f32x4 *)" in spelled(value)
 
 
 def test_what_is_used_twice_is_computed_once() -> None:

@@ -19,6 +19,7 @@ from webkiln.ir.expr import (
     Expr,
     Load,
     Op,
+    Read,
     Reduce,
     Var,
     bitcast,
@@ -48,6 +49,7 @@ from webkiln.ir.verify import OPERATIONS, verify_expr
 X = Buffer("x", F32, (4, 5))
 I, J, K = Var("i", 4), Var("j", 5), Var("k", 5)
 ELEMENT = Load(X, (I, J))
+FOUR = Read(X, I, 4)
 
 
 # --- interning ------------------------------------------------------------------------------------
@@ -100,6 +102,8 @@ def test_forgotten_expressions_are_freed() -> None:
         (call("ne", cast(compare("lt", I, 3), I32), 0), compare("lt", I, 3)),
         (lane(splat(ELEMENT, 4), 2), ELEMENT),
         (splat(ELEMENT, 1), ELEMENT),
+        (splat(FOUR, 4), FOUR),
+        (lane(splat(FOUR, 8), 6), lane(FOUR, 2)),
         (bitcast(ELEMENT, F32), ELEMENT),
         (compare("gt", I, J), call("lt", J, I)),
         (-const(3, I32), const(-3, I32)),
@@ -224,6 +228,15 @@ def test_rewriting_keeps_vectors() -> None:
     verify_expr(rewritten)
     assert rewritten.dtype == F32.vector(4)
     assert not {J} & set(walk(rewritten))
+
+
+def test_rewriting_keeps_what_joins_vectors() -> None:
+    """Their lanes are not those of an operand."""
+    words = Read(Buffer("w", I32, (64,)), I, 8)
+    both = Op("dot_planes", (words, words, words, const(0, I32.vector(16))), I32.vector(16))
+    joined = substitute(Op("join_planes", (both,), I32.vector(8)), {I: J})
+    verify_expr(joined)
+    assert joined.args[0].dtype == I32.vector(16)
 
 
 def test_rebuffer() -> None:

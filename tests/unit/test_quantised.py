@@ -91,6 +91,20 @@ def test_kernels_of_one_row(level: int, tolerance: float) -> None:
         assert isinstance(kernel.body[0], Once)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("depth", "copies"), [(64, 4), (4096, 1)])
+def test_a_short_row_is_staged_as_vectors(depth: int, copies: int, bits: int) -> None:
+    """Four copies of each word; of a long one they would push weights out of the nearest cache."""
+    model, _, _ = build(product("1", depth, 8, bits, 32, accuracy_level=MIDDLE))
+    (kernel,) = kernels(model, 2e-4)
+    (staged,) = {
+        s.buffer
+        for s in statements(kernel.body)
+        if isinstance(s, Store) and s.buffer.name == "elements"
+    }
+    assert int(str(staged.size)) * staged.dtype.bytes == 2 * depth * copies
+
+
 @pytest.mark.parametrize("panels", range(1, 10))
 def test_panels_of_several_places(panels: int) -> None:
     """However many there are, each place has some of the matrix, and none has what is beyond."""
@@ -144,6 +158,7 @@ CASES = [
         (256, 40, 4, 128, ""),
         (128, 33, 8, 16, "packed"),
         (64, 16, 8, 32, ""),
+        (2112, 8, 4, 32, ""),
     )
 ]
 

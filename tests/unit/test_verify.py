@@ -94,7 +94,11 @@ EXPRESSIONS = {
     "bits of floats": (Op("shl", (A, A), F32), "integer type"),
     "a test of an integer": (Op("isnan", (B,), BOOL), "tests a float"),
     "a cast to other lanes": (Op("cast", (A,), I32.vector(4)), "keeps its lanes"),
-    "a splat of a vector": (Op("splat", (splat(A, 4),), F32.vector(4)), "repeats an element"),
+    "a splat of a vector": (Op("splat", (splat(A, 4),), F32.vector(4)), "a shorter vector"),
+    "a splat that fits no whole number of times": (
+        Op("splat", (splat(A, 4),), F32.vector(6)),
+        "a shorter vector",
+    ),
     "a vector of two types": (Op("vector", (A, B), F32.vector(2)), "one a lane"),
     "a fold of a scalar": (Op("fold_add", (A,), F32), "folds a vector"),
     "a float in an int": (Const(1.5, I32), "its value is of its type"),

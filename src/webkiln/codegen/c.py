@@ -100,6 +100,7 @@ class _Printer:
         self.depth = 1
         self.temps: dict[Expr, str] = {}
         self.pool: dict[str, int] = {}  # literal → its place
+        self.masks: dict[int, int] = {}  # 32 bits → the number of their vector
         self.places: dict[Read, tuple[str, str]] = {}  # what a cursor serves
         self.counter = 0
 
@@ -129,9 +130,10 @@ class _Printer:
         )
 
     def _locals(self, name: str) -> list[str]:
-        """Memory of one task, and the pool at an address that clang can't see through.
+        """Memory of one task, the pool at an address and masks with values that clang can't see.
 
-        If it could, it would put the immediates back.
+        If it could, it would put the immediates back. V8 makes a mask in three instructions each
+        time, and has one that is in a register at hand.
         """
         out = [
             f"  {type_name(b.dtype)} {self.names.buffer(b)}[{b.size!r}];"
@@ -143,6 +145,9 @@ class _Printer:
         ]
         if self.pool:
             out += [f"  const f32 *pool = {name}_pool;", '  __asm__("" : "+r"(pool));']
+        for bits, number in self.masks.items():
+            mask = f"mask{number}"
+            out += [f"  words_128 {mask} = ALL({bits:#x});", f'  __asm__("" : "+r"({mask}));']
         return out
 
     def _tasks(self) -> None:
@@ -307,6 +312,23 @@ class _Printer:
         at = self.pool.setdefault(_literal(const(e.value, e.dtype.scalar)), len(self.pool))
         return f"splat_{type_name(e.dtype)}(pool[{at}])"
 
+    def _bitwise(self, e: Op, args: list[str]) -> str:
+        """Vectors of words: constants are masks, and shifts within halves need none."""
+        kind = type_name(e.dtype)
+        if e.dtype.lanes % 4 == 0:
+            shifted = _shifted_halves(e)
+            if shifted is not None:
+                return f"shr_halves_{kind}({self.expr(shifted[0])}, {shifted[1]})"
+            args = [
+                self._mask(a) if isinstance(a, Const) else text
+                for a, text in zip(e.args, args, strict=True)
+            ]
+        return f"({args[0]} {_INFIX[e.name]} {args[1]})"
+
+    def _mask(self, e: Const) -> str:
+        number = self.masks.setdefault(int(e.value) % 2**32, len(self.masks))
+        return f"repeat_{type_name(e.dtype)}(mask{number})"
+
     def _read(self, e: Read) -> str:
         pointer, fixed = self.places.get(e) or self._place(e.buffer, e.args[0])
         if e.dtype.lanes == 1:
@@ -375,6 +397,8 @@ class _Printer:
         return f"bits_{type_name(e.args[0].dtype)}_{kind}({args[0]})"
 
     def _splat(self, e: Op, args: list[str]) -> str:
+        if e.args[0].dtype.lanes > 1:
+            return f"repeat_{type_name(e.dtype)}({args[0]})"
         value = f"-({args[0]})" if e.dtype.kind == "b" else args[0]  # 1 becomes a mask's -1
         return f"splat_{type_name(e.dtype)}({value})"
 
@@ -393,7 +417,19 @@ class _Printer:
         "splat": _splat,
         "lane": _lane,
         "isnan": _isnan,
+        **dict.fromkeys(("bitand", "bitor", "bitxor"), _bitwise),
     }
+
+
+def _shifted_halves(e: Op) -> tuple[Expr, int] | None:
+    """What is shifted right, and how far, where `e` masks all that left one half for the other."""
+    shift, mask = e.args
+    if e.name != "bitand" or not isinstance(mask, Const):
+        return None
+    if not isinstance(shift, Op) or shift.name != "shr" or not isinstance(shift.args[1], Const):
+        return None
+    distance = int(shift.args[1].value)
+    return (shift.args[0], distance) if mask.value == (0xFFFF >> distance) * 0x10001 else None
 
 
 def _registers(name: str, dtype: DType) -> list[str]:

@@ -74,6 +74,9 @@ _KERNEL = """
 /* A function of its own: engines compile functions one by one, and in parallel. */
 #define KERNEL static __attribute__((noinline))
 
+/* A number in each lane of a vector. */
+#define ALL(x) {(int)(x), (int)(x), (int)(x), (int)(x)}
+
 /* By bytes: a distance in elements would be scaled at each step, which takes twice as long. */
 #define MOVE(pointer, bytes) ((pointer) = (void *)((const char *)(pointer) + (bytes)))
 """.strip()
@@ -139,6 +142,8 @@ static inline words_128 dot4_128(words_128 a, words_128 b, words_128 total) {
 }
 
 #ifdef WEBKILN_NARROW_DOT
+static const shorts_128 plane_factors[] = {{256, 256, 256, 256, 256, 256, 256, 256},
+                                           {1, 1, 1, 1, 1, 1, 1, 1}};
 /* Each half of a lane plus the products of its two bytes: two instructions on x86, where dot4_128
  * may be five. 4-bit numbers times bytes: 8 of these are 8 · 2 · 15 · 128 at most, which fits. */
 static inline words_128 narrow_dot_128(words_128 a, words_128 b, words_128 total) {
@@ -171,8 +176,9 @@ static inline void dot_planes_128(words_128 a, words_128 b, words_128 small, wor
  * order in which they are written: clang would sort them anew, with many more operands at a time
  * than registers. */
 static inline words_128 dot2_128(words_128 a, words_128 b, words_128 total) {
+  total += __builtin_wasm_dot_s_i32x4_i16x8((shorts_128)a, (shorts_128)b);
   __asm__ volatile("" : "+r"(total) : : "memory");
-  return total + __builtin_wasm_dot_s_i32x4_i16x8((shorts_128)a, (shorts_128)b);
+  return total;
 }
 """.strip()
 
@@ -227,12 +233,29 @@ def _vector_helpers(t: DType) -> str:
     if not t.is_float:
         for name in ("truncdiv", "fmod", "floordiv", "mod"):
             out.append(_LANE_BY_LANE.format(kind=kind, element=element, name=name, lanes=t.lanes))
+    if t.is_int and t.lanes % 4 == 0:
+        out.append(_REPEAT.format(kind=kind, lanes=", ".join(str(i % 4) for i in range(t.lanes))))
+        out.append(_HALVES.format(kind=kind, size=t.lanes * t.bytes))
     if t.scalar == I32 and t.lanes % 4 == 0:
         out += [_dot(name, kind, t.lanes) for name in ("dot2", "dot4")]
     if t.scalar == I32 and t.lanes == 2 * PANEL:
         out += [_PLANES.format(kind=kind, half=type_name(I32.vector(PANEL)))]
     return "\n".join(out)
 
+
+_REPEAT = """
+static inline {kind} repeat_{kind}(words_128 x) {{
+  return ({kind})__builtin_shufflevector(x, x, {lanes});
+}}
+""".strip()
+
+#: One instruction, where bits that leave one half for the other would have to be masked.
+_HALVES = """
+static inline {kind} shr_halves_{kind}({kind} x, int distance) {{
+  typedef unsigned short halves __attribute__((vector_size({size})));
+  return ({kind})((halves)x >> distance);
+}}
+""".strip()
 
 #: Products are made in the order in which they are written, each group of operands read when it is
 #: needed: clang would read those of a whole loop's body first, many more than there are registers.
@@ -241,23 +264,28 @@ static inline {kind} dot_planes_{kind}({half} a, {half} b, {half} small, {kind} 
   words_128 x[2], y[2], s[2], t[4];
   __builtin_memcpy(x, &a, 32), __builtin_memcpy(y, &b, 32), __builtin_memcpy(s, &small, 32);
   __builtin_memcpy(t, &total, 64);
-  __asm__ volatile("" : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]) : : "memory");
   for (int i = 0; i < 2; i++) dot_planes_128(x[i], y[i], s[i], &t[i], &t[i + 2]);
+  __asm__ volatile("" : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]) : : "memory");
   __builtin_memcpy(&total, t, 64);
   return total;
 }}
 static inline {half} join_planes_{half}({kind} total) {{
 #ifdef WEBKILN_NARROW_DOT
-  const shorts_128 ones = {{1, 1, 1, 1, 1, 1, 1, 1}};
+  const shorts_128 *factors = plane_factors;
   shorts_128 halves[4];
   words_128 sums[4];
   __builtin_memcpy(halves, &total, 64);
-  for (int i = 0; i < 4; i++) sums[i] = __builtin_wasm_dot_s_i32x4_i16x8(halves[i], ones);
+  __asm__("" : "+r"(factors));
+  for (int i = 0; i < 4; i++)
+    sums[i] = __builtin_wasm_dot_s_i32x4_i16x8(halves[i], factors[i / 2]);
   __builtin_memcpy(&total, sums, 64);
 #endif
   {half} high = __builtin_shufflevector(total, total, 0, 1, 2, 3, 4, 5, 6, 7);
   {half} low = __builtin_shufflevector(total, total, 8, 9, 10, 11, 12, 13, 14, 15);
-  return (high << 8) + low;
+#ifndef WEBKILN_NARROW_DOT
+  high <<= 8;
+#endif
+  return high + low;
 }}
 """.strip()
 

@@ -413,7 +413,7 @@ def _trivial(e: Expr) -> bool:
 
 def _uniform(e: Expr) -> Expr | None:
     """The scalar that every lane of `e` holds, if that is so."""
-    if isinstance(e, Op) and e.name == "splat":
+    if isinstance(e, Op) and e.name == "splat" and e.args[0].dtype.lanes == 1:
         return e.args[0]
     if isinstance(e, Const) and e.dtype.lanes > 1:
         return Const(e.value, e.dtype.scalar)

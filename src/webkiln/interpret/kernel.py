@@ -154,7 +154,7 @@ class _Invocation:
 
     def _operation(self, e: Op, args: list[Any], dtype: np.dtype[Any], lanes: int) -> Any:
         if e.name == "splat":
-            return np.full(lanes, args[0], dtype)
+            return np.resize(np.asarray(args[0], dtype), lanes)
         if e.name == "vector":
             return np.array(args, dtype)
         if e.name == "lane":

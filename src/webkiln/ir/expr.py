@@ -245,8 +245,8 @@ def cast(e: Expr, dtype: DType) -> Expr:
 
 
 def splat(e: Expr, lanes: int) -> Expr:
-    """`e` in every lane of a vector."""
-    if lanes == 1:
+    """`e`, an element or a shorter vector, as often as it takes to fill a vector of `lanes`."""
+    if e.dtype.lanes == lanes:
         return e
     if isinstance(e, Const):
         return Const(e.value, e.dtype.vector(lanes))
@@ -256,7 +256,8 @@ def splat(e: Expr, lanes: int) -> Expr:
 def lane(e: Expr, index: int) -> Expr:
     """One element of a vector."""
     if isinstance(e, Op) and e.name == "splat":
-        return e.args[0]
+        (part,) = e.args
+        return part if part.dtype.lanes == 1 else lane(part, index % part.dtype.lanes)
     if isinstance(e, Const):
         return Const(e.value, e.dtype.scalar)
     return Op("lane", (e, const(index, I32)), e.dtype.scalar)
@@ -325,7 +326,7 @@ def map_children(e: Expr, f: Callable[[Expr], Expr]) -> Expr:
         return bitcast(args[0], e.dtype)
     if e.name == "vector":
         return vector(args)
-    if e.name == "lane" or e.name.startswith("fold_"):
+    if e.name in ("lane", "dot_planes", "join_planes") or e.name.startswith("fold_"):
         return Op(e.name, args, e.dtype)
     return call(e.name, *args)
 

@@ -122,7 +122,14 @@ OPERATIONS: dict[str, Law] = {
         "it joins the halves of a vector: 256 times the first, plus the second",
         lambda e: e.args[0].dtype == I32.vector(2 * e.dtype.lanes) and e.dtype.scalar == I32,
     ),
-    "splat": ("it repeats an element", lambda e: e.args[0].dtype == e.dtype.scalar != e.dtype),
+    "splat": (
+        "it repeats an element or a shorter vector",
+        lambda e: (
+            e.args[0].dtype.scalar == e.dtype.scalar
+            and e.args[0].dtype.lanes < e.dtype.lanes
+            and e.dtype.lanes % e.args[0].dtype.lanes == 0
+        ),
+    ),
     "vector": (
         "it joins elements of its type, one a lane",
         lambda e: (

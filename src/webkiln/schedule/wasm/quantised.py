@@ -213,7 +213,7 @@ class _Builder(Panels):
                 two = self.emit.register(INTS, "weights")
                 out.append(Declare(two, bitcast(call("bitand", moved, mask), INTS)))
                 for row, total in zip(rows, totals, strict=True):
-                    a = splat(self.staged.pair(row, group, 2 * j + i), PANEL)
+                    a = self.staged.pair(row, group, 2 * j + i)
                     out.append(Assign(total, call("dot2", a, two, total)))
         return list(totals)
 
@@ -226,7 +226,7 @@ class _Builder(Panels):
         out += [Declare(t, const(0, both)) for t in totals]
         for at, four in self._fours(s, panel, group, out):
             for row, total in zip(rows, totals, strict=True):
-                planes = [splat(self.staged.four(row, group, at, p), PANEL) for p in (0, 1)]
+                planes = [self.staged.four(row, group, at, p) for p in (0, 1)]
                 out.append(Assign(total, Op("dot_planes", (*planes, four, total), both)))
         return [Op("join_planes", (t,), INTS) for t in totals]
 
@@ -238,7 +238,7 @@ class _Builder(Panels):
         out += [Declare(t, const(0, INTS)) for t in totals]
         for at, four in self._fours(s, panel, group, out):
             for row, total in zip(rows, totals, strict=True):
-                a = splat(self.staged.four(row, group, at), PANEL)
+                a = self.staged.four(row, group, at)
                 out.append(_add_products(total, a, four))
         return list(totals)
 
@@ -270,7 +270,7 @@ class _Builder(Panels):
             for i, row in enumerate(rows):
                 for sign, totals in enumerate(signs):
                     a = self.staged.four(row, group, j * s.per_word, sign)
-                    out.append(_add_products(totals[i], four, splat(a, PANEL)))
+                    out.append(_add_products(totals[i], four, a))
         return [plus - minus for plus, minus in zip(*signs, strict=True)]
 
     def _exact(

@@ -28,6 +28,7 @@ from webkiln.ir.expr import (
 )
 from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Declare, For, Stmt, Store
+from webkiln.lower.layout import PANEL
 from webkiln.schedule.emit import Emitter
 from webkiln.schedule.nest import reduces
 from webkiln.schedule.quantised import QuantisedProduct
@@ -37,6 +38,9 @@ __all__ = ["SHIFT", "StagedRows"]
 
 LANES = 16  # staged at once: four vectors
 GROUP = 32  # elements that share a scale, at most a block of weights
+WORDS = 4  # of a vector in memory
+#: bytes of a row that is kept in vectors: half of a first-level cache that weights stream through.
+SPREAD = 16 * 1024
 #: scales are kept this much too large, since those of the weights are 2^112 too small and their
 #: product should stay a normal number.
 SHIFT = 2.0**60
@@ -58,6 +62,19 @@ class StagedRows:
     q: QuantisedProduct
     count: int
     paired: bool = False
+
+    @property
+    def spread(self) -> bool:
+        """Whether each word of integers fills a vector of memory: a load at a distance is one
+        instruction for V8 then, where one that also repeats a word takes an address of its own.
+        """
+        words = self.planes * self.q.depth // (2 if self.paired else 4)
+        return self.count == 1 and bool(self.q.coarse) and words * WORDS * 4 <= SPREAD
+
+    @property
+    def copies(self) -> int:
+        """Of each word of integers, one after the other."""
+        return WORDS if self.spread else 1
 
     @property
     def group(self) -> int:
@@ -94,11 +111,11 @@ class StagedRows:
 
     @cached_property
     def elements(self) -> Buffer:
-        """[rows, planes, depth], pairs [rows, 1, depth / 2]."""
+        """[rows, planes, depth], pairs [rows, 1, depth / 2]; times `copies`."""
         if self.paired:
-            return self._memory("elements", I32, 1, self.q.depth // 2)
+            return self._memory("elements", I32, 1, self.q.depth // 2 * self.copies)
         kind = I8 if self.q.coarse else F32
-        return self._memory("elements", kind, self.planes, self.q.depth)
+        return self._memory("elements", kind, self.planes, self.q.depth * self.copies)
 
     @cached_property
     def scales(self) -> Buffer:
@@ -117,14 +134,17 @@ class StagedRows:
     # reading --------------------------------------------------------------------------------------
 
     def four(self, row: Expr, group: Expr, at: int, plane: int = 0) -> Expr:
-        """Four elements of a plane from the group's `at`-th on, as the bytes of an int32."""
-        where = simplify(self.elements.offset((row, plane, group * self.group + at)))
-        return bitcast(Read(self.elements, where, 4), I32)
+        """Four elements of a plane from the group's `at`-th on: the bytes of each lane."""
+        place = (group * self.group + at) * self.copies
+        where = simplify(self.elements.offset((row, plane, place)))
+        word = Read(self.elements, where, 4 * self.copies)
+        return splat(bitcast(word, I32.vector(self.copies)), PANEL)
 
     def pair(self, row: Expr, group: Expr, at: ExprLike) -> Expr:
-        """The group's `at`-th pair."""
-        where = self.elements.offset((row, 0, group * (self.group // 2) + at))
-        return Read(self.elements, simplify(where))
+        """The group's `at`-th pair: the halves of each lane."""
+        place = (group * (self.group // 2) + at) * self.copies
+        where = simplify(self.elements.offset((row, 0, place)))
+        return splat(Read(self.elements, where, self.copies), PANEL)
 
     def sum(self, row: Expr, group: Expr) -> Expr:
         """128 times the sum of the group's int8, for signed weights."""
@@ -237,11 +257,12 @@ class StagedRows:
         """A word of weights has elements i and i + 2 of each four in its halves."""
         codes = emit.register(I32.vector(LANES), "codes")
         out: list[Stmt] = [Declare(codes, cast(code, codes.dtype))]
-        start = self.elements.offset((place, 0, simplify(at // 2)))
+        start = self.elements.offset((place, 0, simplify(at // 2 * self.copies)))
         for i, (low, high) in enumerate(self._pairs()):
             a, b = (lane(codes, k) for k in (low, high))
             both = call("bitor", call("bitand", a, 0xFFFF), call("shl", b, 16))
-            out.append(Store(self.elements, simplify(start + i), both))
+            there = simplify(start + i * self.copies)
+            out.append(Store(self.elements, there, splat(both, self.copies)))
         return out
 
     def _pairs(self) -> list[tuple[int, int]]:
@@ -259,8 +280,15 @@ class StagedRows:
             out.append(Declare(codes, cast(code, codes.dtype)))
             planes = call("shr", codes + 128, const(8, codes.dtype)), codes
         for number, plane in enumerate(planes):
-            where = simplify(self.elements.offset((place, number, at)))
-            out.append(Store(self.elements, where, cast(plane, bytes_)))
+            where = simplify(self.elements.offset((place, number, at * self.copies)))
+            if not self.spread:
+                out.append(Store(self.elements, where, cast(plane, bytes_)))
+                continue
+            words = emit.register(I32.vector(WORDS), "words")
+            out.append(Declare(words, bitcast(cast(plane, bytes_), words.dtype)))
+            for i in range(WORDS):
+                copies = bitcast(splat(lane(words, i), WORDS), bytes_)
+                out.append(Store(self.elements, simplify(where + i * LANES), copies))
         return out
 
 

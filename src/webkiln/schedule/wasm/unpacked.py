@@ -138,7 +138,7 @@ class UnpackedRows(Panels):
         pair = self.emit.loop("pair", self.staged.group // 2)
         twos = [self.emit.register(INTS, "two") for _ in rows]
         step: list[Stmt] = [
-            Declare(two, splat(self.staged.pair(row, group, pair), PANEL))
+            Declare(two, self.staged.pair(row, group, pair))
             for two, row in zip(twos, rows, strict=True)
         ]
         for c in range(len(scales)):
