@@ -17,12 +17,13 @@ from webkiln.interpret.kernel import run_kernel
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.expr import Const
 from webkiln.ir.program import Compute, Kernel
-from webkiln.ir.stmt import For
+from webkiln.ir.stmt import Barrier, For
 from webkiln.ir.verify import verify_kernel
 from webkiln.lower.fuse import fuse
 from webkiln.lower.layout import assign_layouts
 from webkiln.schedule import wasm, webgpu
 from webkiln.schedule.kernel import statements
+from webkiln.targets.webgpu import workgroup_bytes
 
 Array = NDArray[Any]
 Runner = Callable[[Kernel, dict[Buffer, Array], dict[str, int]], dict[Buffer, Array]]
@@ -113,6 +114,16 @@ def test_keys_end_at_the_position(target: str) -> None:
     stops = [s.stop for s in statements(kernel.body) if isinstance(s, For)]
     assert not any(isinstance(s, Const) and s.value >= 512 for s in stops)
     assert {b.name for b in kernel.buffers} == {"position", "q", "key_cache", "value_cache", "y"}
+
+
+def test_results_are_combined_where_the_scores_were() -> None:
+    """Two queries between two barriers, in no memory of their own."""
+    program = assign_layouts(fuse(lower_cached(cached("n", size=32), {"n": 64})))
+    kernel = webgpu.schedule(program.computes[-1])
+    queries, keys, scan = 8, 128, 8
+    rounds = queries // 2
+    assert workgroup_bytes(kernel) == 4 * queries * (32 + keys + scan)
+    assert [isinstance(s, Barrier) for s in kernel.body].count(True) == 1 + rounds + (rounds - 1)
 
 
 @pytest.mark.webgpu

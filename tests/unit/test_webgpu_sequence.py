@@ -12,10 +12,11 @@ from webkiln.interpret.compute import value_of
 from webkiln.interpret.kernel import run_kernel
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.program import Program
-from webkiln.ir.stmt import Barrier, If
+from webkiln.ir.stmt import Barrier, If, Store
 from webkiln.ir.verify import verify_kernel
 from webkiln.lower.fuse import fuse
 from webkiln.memory.layout import pack
+from webkiln.schedule.kernel import statements
 from webkiln.schedule.program import schedule_program
 from webkiln.targets.webgpu import MAX_STORAGE_BUFFERS
 
@@ -129,6 +130,15 @@ def test_totals_that_an_input_switches_off(on: float, on_adapter: bool) -> None:
     (step,) = schedule_program(program, "webgpu")
     branches = [s for s in step.kernel.body if isinstance(s, If)]
     assert any(isinstance(s, Barrier) for branch in branches for s in branch.body)
+
+
+def test_what_no_later_stage_reads_has_no_copy() -> None:
+    program, *_ = with_constants(GRAPHS[0])
+    (step,) = schedule_program(program, "webgpu")
+    stored = {s.buffer for s in statements(step.kernel.body) if isinstance(s, Store)}
+    copies = {b.name for b in stored if b.role == "workgroup"}
+    assert copies.isdisjoint(b.name for b in program.outputs)
+    assert not isinstance(step.kernel.body[-1], Barrier)
 
 
 def test_constants_that_count_up_need_no_binding() -> None:

@@ -14,6 +14,7 @@ from webkiln.ir.dtypes import F32, I32
 from webkiln.ir.expr import (
     Const,
     Expr,
+    ExprLike,
     Read,
     Var,
     call,
@@ -83,12 +84,27 @@ def shape_of(a: AttentionNest) -> tuple[int, int] | None:
         return None
     slices = max(n for n in (1, 2, 4, 8, 16, 32) if n == 1 or n * columns <= INVOCATIONS)
     invocations = max(slices * columns, 64)
+    slices = invocations // columns
     fits = at_most(const(1, I32) if a.rows is None else extent_of(a.rows))
     for count in ROWS if fits >= ROWS[0] else ROWS[-1:]:  # few queries: a workgroup for each
-        floats = count * (depth + invocations) + invocations * (LANES + 1)
+        each = _floats(count, _joined(count, columns, slices)) + 1
+        floats = count * depth + each * invocations
         if floats * 4 <= MAX_WORKGROUP_BYTES and count * SCAN <= invocations:
             return count, invocations
     return None
+
+
+def _joined(count: int, columns: int, slices: int) -> int:
+    """Of `count` rows, those whose results are combined between two barriers.
+
+    As many as the memory of the scores holds, a slice for each, an invocation for each of the sums.
+    """
+    return max(1, min(count // LANES, columns, slices))
+
+
+def _floats(count: int, joined: int) -> int:
+    """An invocation's share of the scores, whose memory is the results' at the end."""
+    return max(count, joined * LANES)
 
 
 def _size(v: Var) -> int:
@@ -128,13 +144,13 @@ class _Work:
         self.depth, self.size = _size(self.a.k), _size(self.a.d)
         self.me = Var("me", self.invocations)
         self.queries = local("queries", self.count * self.depth)
-        self.scores = local("scores", self.count * self.invocations)
-        self.found = local("found", self.invocations)
-        self.largest = [self.emit.register(F32, "largest") for _ in range(self.count)]
-        self.scales = [self.emit.register(F32, "scale") for _ in range(self.count)]
-        self.parts = local("parts", self.invocations * LANES)
         self.columns = self.size // LANES
         self.slices = self.invocations // self.columns
+        self.joined = _joined(self.count, self.columns, self.slices)
+        self.scores = local("scores", _floats(self.count, self.joined) * self.invocations)
+        self.found = local("found", max(self.count * SCAN, self.joined * self.slices))
+        self.largest = [self.emit.register(F32, "largest") for _ in range(self.count)]
+        self.scales = [self.emit.register(F32, "scale") for _ in range(self.count)]
         self.column, self.slice = Var("column", self.columns), Var("slice", None)
         self.base = Var("base", 1 << 20)
         self.new_key, self.new_value = local("new_key", self.depth), local("new_value", self.size)
@@ -173,7 +189,7 @@ class _Work:
             *self._finish(),
         ]
 
-    def _row(self, i: int) -> Expr:
+    def _row(self, i: ExprLike) -> Expr:
         """Row number `i`; one beyond the last is the last once more, and is not stored."""
         if self.a.rows is None:
             return const(0, I32)
@@ -350,41 +366,51 @@ class _Work:
         return If(here, tuple(body))
 
     def _finish(self) -> list[Stmt]:
-        """All slices' sums, row by row, and what is stored of them."""
+        """All slices' sums, `joined` rows at a time: a row for each of the first slices."""
         out: list[Stmt] = []
-        for i, (mixed, total) in enumerate(zip(self.mixed, self.sums, strict=True)):
-            out += [
-                Store(self.parts, self.me * LANES, mixed),
-                If(
-                    compare("eq", self.column, 0),
-                    (Store(self.found, self.slice, total),),
-                ),
-                Barrier(),
-                If(self._mine(i), tuple(self._store(i))),
-            ]
-            if i + 1 < self.count:
+        for first in range(0, self.count, self.joined):
+            if first:
                 out.append(Barrier())
+            rows = range(first, first + self.joined)
+            for j, i in enumerate(rows):
+                place = (self.me + j * self.invocations) * LANES
+                out.append(Store(self.scores, simplify(place), self.mixed[i]))
+            totals = [
+                Store(self.found, simplify(self.slice + j * self.slices), self.sums[i])
+                for j, i in enumerate(rows)
+            ]
+            out += [
+                If(compare("eq", self.column, 0), tuple(totals)),
+                Barrier(),
+                If(self._mine(first), tuple(self._store(first))),
+            ]
         return out
 
-    def _mine(self, i: int) -> Expr:
-        mine = compare("eq", self.slice, 0)
+    def _mine(self, first: int) -> Expr:
+        """Whether this invocation's slice has one of the rows from `first` on."""
+        mine = compare("lt", self.slice, self.joined)
         if self.a.rows is None or simplify(extent_of(self.a.rows) % self.count) is const(0, I32):
             return mine
-        return logical_and(mine, compare("lt", self.first + i, extent_of(self.a.rows)))
+        row = self.first + (first + self.slice)
+        return logical_and(mine, compare("lt", row, extent_of(self.a.rows)))
 
-    def _store(self, i: int) -> list[Stmt]:
+    def _store(self, first: int) -> list[Stmt]:
+        """Row number `slice` of those from `first` on."""
         a = self.a
+        row = self._row(simplify(first + self.slice) if self.joined > 1 else first)
         mixed = self.emit.register(F32.vector(LANES), "all")
         total = self.emit.register(F32, "total")
         part = Var("part", self.slices)
-        other = Read(self.parts, (part * self.columns + self.column) * LANES, LANES)
+        place = self.slice * self.invocations + part * self.columns + self.column
+        other = Read(self.scores, simplify(place * LANES), LANES)
+        summed = Read(self.found, self.slice * self.slices + part)
         loop = (
             Assign(mixed, call("add", mixed, other)),
-            Assign(total, call("add", total, Read(self.found, part))),
+            Assign(total, call("add", total, summed)),
         )
         at = {a.d: self.column * LANES}
-        value = a.at(a.result(LANES, mixed, total), self._row(i), at)
-        offset = a.at(a.nest.offset, self._row(i), at)
+        value = a.at(a.result(LANES, mixed, total), row, at)
+        offset = a.at(a.nest.offset, row, at)
         return [
             Declare(mixed, const(0.0, F32.vector(LANES))),
             Declare(total, const(0.0, F32)),

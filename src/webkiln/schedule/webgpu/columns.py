@@ -1,7 +1,7 @@
 """Long reductions with few, neighbouring results on WebGPU: pooling over a text or an image.
 
 One invocation for four results would leave most of a GPU idle, so the invocations of a workgroup
-share the reduction: 16 along the results, whose reads are neighbours, by 16 along the longest axis.
+share the reduction: 8 along the results, whose reads are neighbours, by 16 along the longest axis.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from webkiln.schedule.webgpu.tree import combine_shared
 __all__ = ["columns"]
 
 LANES = 4
-ACROSS = 16  # invocations along the results
+ACROSS = 8  # invocations along the results: the 128 bytes of a line of cache
 SLICES = 16  # invocations along the reduction
 LONG = 64  # steps of a reduction that are worth sharing
 FEW = 8192  # vec4 of results that are enough work without
 
 
 def columns(nest: Nest) -> Kernel | None:
-    """A workgroup for 64 neighbouring results, where the nest is one long reduction over them."""
+    """A workgroup for 32 neighbouring results, where the nest is one long reduction over them."""
     found = reduces(nest.value)
     if len(found) != 1 or not nest.loops or not _worth_sharing(nest, found[0]):
         return None

@@ -3,7 +3,7 @@
 On a GPU a dispatch costs as much as tens of thousands of operations (24-71 µs on real devices), so
 what is too small to fill it is better done together. The invocations share the work of each stage,
 meet at a barrier, and go on; what later stages read is in workgroup memory, what others need goes
-to its buffer as well.
+to its buffer.
 """
 
 from __future__ import annotations
@@ -169,8 +169,9 @@ def sequence(
     """
     local = Var("local", THREADS)
     work = _Work(local, {b: _progression(d) for b, d in constants.items() if d.ndim == 1})
-    for compute in computes:
-        work.add(compute, compute.out in needed)
+    for i, compute in enumerate(computes):
+        later = {n.buffer for c in computes[i + 1 :] for n in walk(*c.roots) if isinstance(n, Load)}
+        work.add(compute, compute.out in needed, compute.out in later)
     loops = [Loop(local, const(THREADS, I32), "local.x")]
     nest = nest_of(computes[-1])
     kernel = make_kernel("sequence", nest, loops, work.out)
@@ -203,17 +204,21 @@ class _Work(RowWork):
         self.copies: dict[Buffer, Buffer] = {}
         self.scratch: dict[DType, Buffer] = {}
 
-    def add(self, compute: Compute, needed: bool) -> None:
-        """One computation, its results in workgroup memory and, if `needed`, in its buffer."""
+    def add(self, compute: Compute, needed: bool, later: bool) -> None:
+        """One computation, its results in its buffer if `needed`, in workgroup memory if they are
+        for `later` ones.
+        """
         copy = replace(compute.out, role="workgroup", layout=row_major(len(compute.out.shape)))
         value = rebuffer(transform(compute.value, self._counted), self.copies)
         value = simplify(value)
-        plain = replace(compute, out=copy, value=value)
+        plain = replace(compute, out=copy if later else compute.out, value=value)
         nest = collapse(drop_units(split_axes(drop_units(nest_of(plain)))))
         if reduces(nest.value) and _count(product([extent_of(v) for v in nest.loops])) == 1:
             self._together(nest)
         else:
             self._shared(nest)
+        if not later:
+            return
         self.out.append(Barrier())
         self.copies[compute.out] = copy
         if needed:
