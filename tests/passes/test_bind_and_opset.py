@@ -69,6 +69,27 @@ def test_old_operators_are_raised(compare, rng, opset, text):
     compare(before, after, {name: value.astype(np.float32) for name, value in feeds.items()})
 
 
+def test_a_file_so_old_that_its_weights_are_inputs_too_is_raised(compare):
+    before = model(
+        """g (float[2,3] x, float[3] b) => (float[2,3] y) <float[3] b = {1.0, 2.0, 3.0}> {
+            one = Constant<value = float[1] {1.0}>()
+            shifted = Add(x, b)
+            y = Mul(shifted, one)
+        }""",
+        opset=7,
+        version=3,
+    )
+    after = passes.run(before)
+    assert [value.name for value in after.graph.inputs] == ["x"]
+    compare(before, after, {"x": np.ones((2, 3), np.float32)})
+
+
+def test_what_the_converter_refuses_is_told_with_its_reason():
+    text = "g (float[2] x) => (float[2] y) { y = Add(x, nowhere) }"
+    with pytest.raises(UnsupportedModelError, match=r"raised to 21: .*nowhere is undefined"):
+        normalize_opset(model(text, 13))
+
+
 def test_new_opsets_stay_as_they_are():
     after = normalize_opset(model("g (float[2] x) => (float[2] y) { y = Relu(x) }", 23))
     assert after.opset_imports == {"": 23}

@@ -37,11 +37,13 @@ def normalize_opset(model: ir.Model) -> ir.Model:
             hint="export the model again with a recent opset",
         )
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    # Before IR version 4 every initializer was an input too, and the converter insists on that.
+    model.ir_version = max(4, model.ir_version)
     try:
         converted = through_proto(
             model, lambda proto: onnx.version_converter.convert_version(proto, OPSET)
         )
-    except RuntimeError as error:  # what the converter's C++ raises, whatever the reason
+    except (RuntimeError, onnx.version_converter.ConvertError) as error:  # whatever the reason
         reason = str(error).rpartition("failed: ")[2]
         raise UnsupportedModelError(
             f"the model's opset {opset} could not be raised to {OPSET}: {reason}",
