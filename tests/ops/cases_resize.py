@@ -60,6 +60,15 @@ CASES = [
         for roi in [FACE, (0, 0, -0.2, 0.2, 1, 1, 1.2, 0.9)]
     ),
     resize(X, (1, 1, 0.7, 2), mode="linear", coordinate_transformation_mode="half_pixel_symmetric"),
+    *(
+        Case(
+            "Resize",
+            [X, floats(), floats(1, 1, 1.7, 0.6)],
+            {"mode": kind, "coordinate_transformation_mode": "tf_half_pixel_for_nn"},
+            opset=11,
+        )
+        for kind in ("nearest", "linear")
+    ),
     resize(X, (1, 1, 1.5, 2), mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1),
     resize(X, (2, 1.5), axes=[2, 3], mode="linear"),
     resize(X, sizes=(8, 8), axes=[2, 3], keep_aspect_ratio_policy="not_larger"),

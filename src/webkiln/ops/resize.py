@@ -135,6 +135,8 @@ def _source(mode: str, axis: _Axis, i: Expr) -> Expr:
         return _over(at, axis.scale)
     if mode == "half_pixel":
         return _over(at + 0.5, axis.scale) - 0.5
+    if mode == "tf_half_pixel_for_nn":  # of opset 11 alone
+        return _over(at + 0.5, axis.scale)
     if mode == "half_pixel_symmetric":
         # keeps the image's centre where ⌊size · scale⌋ rounded
         adjustment = out / (axis.scale * size)
