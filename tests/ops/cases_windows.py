@@ -11,7 +11,7 @@ from tests.ops.harness import Case, Constant
 MS = "com.microsoft"
 
 
-def conv(x: str, w: str, bias: str | None = None, **attributes: Any) -> Case:
+def conv(x: str, w: str | Constant, bias: str | None = None, **attributes: Any) -> Case:
     return Case("Conv", [x, w, *([bias] if bias else [])], attributes)
 
 
@@ -69,6 +69,7 @@ CASES = [
     conv("f32[1,4,7,7]", "f32[6,2,3,3]", "f32[6]", group=2, dilations=[2, 1], pads=[2, 1, 2, 1]),
     conv("f32[1,4,5,5]", "f32[4,1,3,3]", group=4, pads=[1, 1, 1, 1]),
     conv("f32[1,4,5,5]", "f32[8,1,1,1]", group=4),
+    conv("f32[1,12,5,7]", Constant("f32[32,3,4,1]"), group=4, pads=[1, 0, 1, 0]),
     *(
         conv("f32[1,2,6,5]", "f32[3,2,3,2]", auto_pad=mode, strides=[2, 2])
         for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")

@@ -141,14 +141,16 @@ def _together(w: _Window, first: Expr) -> list[Stmt]:
     ]
     bounds, body = bounds_of(Reduce(w.reduce.kind, w.reduce.axes, w.body), w.channel)
     *outer, inner = w.reduce.axes
+    whole = bounds[inner] == (const(0, I32), inner.extent)  # else what is left of it stays a loop
+    taps: list[Expr] = [const(k, I32) for k in range(_size(inner))] if whole else [inner]
     step: list[Stmt] = []
-    for k in range(_size(inner)):
+    for k in taps:
         for i, total in enumerate(sums):
-            at: dict[Var, Expr] = {w.x: first + i, inner: const(k, I32)}
+            at: dict[Var, Expr] = {w.x: first + i, inner: k}
             term = vectorize(simplify(substitute(body, at)), w.channel, LANES)
             assert term is not None
             step.append(Assign(total, call(COMBINE[w.reduce.kind], total, term)))
-    out.extend(nested(outer, bounds, step))
+    out.extend(nested(outer if whole else w.reduce.axes, bounds, step))
     for i, total in enumerate(sums):
         here: dict[Var, Expr] = {w.x: first + i}
         value = vectorize(w.nest.value, w.channel, LANES, {w.reduce: total})
