@@ -138,6 +138,11 @@ CASES = [
         )
         for reduction in ("none", "add", "mul", "max", "min")
     ),
+    Case(
+        "ScatterElements",
+        ["f32[2,3,4]", np.array([[[1, 0, 2, 1], [0, 2, 1, -1]]] * 2), "f32[2,2,4]"],
+        {"axis": 1},
+    ),
     Case("ScatterElements", ["i64[3,n=4]", np.array([[0, 1]], np.int64), "i64[1,2]"]),
     Case("Scatter", ["f32[3,4]", np.array([[0, 1]], np.int64), "f32[1,2]"], opset=10),
     *(

@@ -162,6 +162,13 @@ def test_what_has_no_vector_form(value: Expr) -> None:
     assert vectorize(value, J, 4) is None
 
 
+def test_lanes_that_read_each_elsewhere_have_no_vector_form() -> None:
+    found = Var("found", None)
+    known = {found: Var("wide", None, I32.vector(4))}
+    assert vectorize(found + 1, J, 4, known) is not None
+    assert vectorize(Read(X, found * 8 + J), J, 4, known) is None
+
+
 def test_a_guard_stays_a_guard() -> None:
     wide = vectorize(select(compare("lt", I, 3), ALONG, 0.0), J, 4)
     assert wide is select(compare("lt", I, 3), Read(X, I * 8 + J, 4), splat(const(0, F32), 4))

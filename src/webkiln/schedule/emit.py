@@ -38,7 +38,16 @@ from webkiln.ir.stmt import Assign, Declare, For, If, Stmt, Store, register
 from webkiln.schedule.nest import Nest, reduces
 from webkiln.schedule.vectorize import unit_stride, vectorize
 
-__all__ = ["COMBINE", "Emitter", "bounds_of", "guarded", "initial", "nested", "slack"]
+__all__ = [
+    "COMBINE",
+    "Emitter",
+    "bounds_of",
+    "guarded",
+    "initial",
+    "nested",
+    "slack",
+    "vectorises",
+]
 
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
@@ -141,6 +150,19 @@ def _tighten(condition: Expr, axes: Sequence[Var], bounds: dict[Var, tuple[Expr,
         upper = maximum(upper, 0) // width if width > 1 else upper
         bounds[axis] = start, minimum(stop, upper)
     return True
+
+
+def vectorises(value: Expr, var: Var, lanes: int) -> bool:
+    """Whether `value`, and every reduction in it that depends on `var`, has a vector form."""
+    sums: dict[Expr, Expr] = {}
+    for i, reduce in enumerate(reduces(value)):
+        if var not in free_vars(reduce):
+            continue
+        _, body = bounds_of(reduce, var)
+        if reduces(body) or vectorize(body, var, lanes) is None:
+            return False
+        sums[reduce] = Var(f"sum{i}", None, reduce.dtype.vector(lanes))
+    return vectorize(value, var, lanes, sums) is not None
 
 
 @dataclass

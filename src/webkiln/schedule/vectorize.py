@@ -43,7 +43,8 @@ def vectorize(
     whose vector form exists already (a sum in a register).
     """
     done: dict[Expr, Expr | None] = dict(known or {})
-    dependent = {var, *done}
+    varying = set(done)
+    dependent = {var, *varying}
 
     def wide(x: Expr) -> Expr:
         return x if x.dtype.lanes == lanes else splat(x, lanes)
@@ -57,6 +58,8 @@ def vectorize(
         if dependent.isdisjoint(walk(node)):
             return node
         if isinstance(node, Read):
+            if not varying.isdisjoint(walk(node.args[0])):
+                return None  # each lane elsewhere
             stride = unit_stride(node.args[0], var)
             return Read(node.buffer, node.args[0], lanes) if stride == 1 else None
         if not isinstance(node, Op):

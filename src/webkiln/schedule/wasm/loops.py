@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Const, Expr, Var, const, free_vars, minimum, substitute
+from webkiln.ir.expr import Const, Var, const, minimum
 from webkiln.ir.program import Kernel, Loop
 from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import For, Stmt
-from webkiln.schedule.emit import Emitter, bounds_of
+from webkiln.schedule.emit import Emitter, vectorises
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, extent_of, reduces
-from webkiln.schedule.vectorize import unit_stride, vectorize
+from webkiln.schedule.vectorize import unit_stride
 
 __all__ = ["columns", "scalar"]
 
@@ -24,7 +24,7 @@ def columns(nest: Nest) -> Kernel | None:
         return None
     var = nest.loops[-1]
     lanes = _lanes(var)
-    if lanes == 0 or not _vectorises(nest.value, var, lanes):
+    if lanes == 0 or not vectorises(nest.value, var, lanes):
         return None
     return _kernel("columns" if reduces(nest.value) else "elementwise", nest, Emitter(lanes), var)
 
@@ -45,21 +45,6 @@ def _lanes(var: Var) -> int:
     return next(
         (n for n in (16, 8, 4) if size % n == 0), 8 if size >= 32 else 4 if size >= 4 else 0
     )
-
-
-def _vectorises(value: Expr, var: Var, lanes: int) -> bool:
-    """Whether the value, and every reduction in it that depends on `var`, has a vector form."""
-    across = [r for r in reduces(value) if var in free_vars(r)]
-    stand_ins: dict[Expr, Expr] = {}
-    for i, reduce in enumerate(across):
-        if reduces(reduce.body):
-            return False
-        _, body = bounds_of(reduce, var)
-        if vectorize(body, var, lanes) is None:
-            return False
-        stand_ins[reduce] = Var(f"sum{i}", None, reduce.dtype)
-
-    return vectorize(substitute(value, stand_ins), var, lanes) is not None
 
 
 def _kernel(kind: str, nest: Nest, emit: Emitter, vector: Var | None) -> Kernel:

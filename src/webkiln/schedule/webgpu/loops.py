@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from webkiln.ir.dtypes import I32
-from webkiln.ir.expr import Expr, Var, const, free_vars, substitute
+from webkiln.ir.expr import Var, const
 from webkiln.ir.program import Kernel
 from webkiln.ir.simplify import simplify
 from webkiln.ir.stmt import Declare, Stmt
-from webkiln.schedule.emit import Emitter, bounds_of
+from webkiln.schedule.emit import Emitter, vectorises
 from webkiln.schedule.kernel import make_kernel
 from webkiln.schedule.nest import Nest, extent_of, reduces
-from webkiln.schedule.vectorize import unit_stride, vectorize
+from webkiln.schedule.vectorize import unit_stride
 from webkiln.schedule.webgpu.grid import linear_grid
 
-__all__ = ["elements", "fallback", "vectorises"]
+__all__ = ["elements", "fallback"]
 
 LANES = 4
 
@@ -41,16 +41,3 @@ def fallback(nest: Nest) -> Kernel:
     body = Emitter(1).loops(nest, (), frozenset(nest.loops))
     kind = "reduction" if reduces(nest.value) else "gather"
     return make_kernel(kind, nest, grid.loops, grid.around(body))
-
-
-def vectorises(value: Expr, var: Var, lanes: int) -> bool:
-    """Whether `value`, and every reduction in it that depends on `var`, has a vector form."""
-    stand_ins: dict[Expr, Expr] = {}
-    for i, reduce in enumerate(reduces(value)):
-        if var not in free_vars(reduce):
-            continue
-        _, body = bounds_of(reduce, var)
-        if reduces(body) or vectorize(body, var, lanes) is None:
-            return False
-        stand_ins[reduce] = Var(f"sum{i}", None, reduce.dtype)
-    return vectorize(substitute(value, stand_ins), var, lanes) is not None
