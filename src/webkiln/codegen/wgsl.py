@@ -95,6 +95,14 @@ _HELPERS: Final = {
     "floor_mod": """fn floor_mod(a: i32, b: i32) -> i32 {
   return a % b + select(0, b, a % b != 0 && (a < 0) != (b < 0));
 }""",
+    "floor_div4": """fn floor_div4(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+  let zero = vec4<i32>();
+  return a / b - select(zero, zero + 1, (a % b != zero) & ((a < zero) != (b < zero)));
+}""",
+    "floor_mod4": """fn floor_mod4(a: vec4<i32>, b: vec4<i32>) -> vec4<i32> {
+  let zero = vec4<i32>();
+  return a % b + select(zero, b, (a % b != zero) & ((a < zero) != (b < zero)));
+}""",
 }
 
 
@@ -362,17 +370,18 @@ class _Printer:
 
     def _divide(self, e: Op) -> str:
         """Division rounds to zero in WGSL: the same as downwards where nothing is negative."""
-        if e.dtype.lanes > 1 or e.dtype.is_float:
+        if e.dtype.lanes not in (1, 4) or e.dtype.is_float:
             raise ValueError(f"WGSL has no {e.name} of {e.dtype!r}")
         a, b = e.args
         left, right = self.expr(a), self.expr(b)
-        if e.dtype != I32 or (always_nonneg(poly(a)) and always_nonneg(poly(b))):
+        if e.dtype.scalar != I32 or (always_nonneg(poly(a)) and always_nonneg(poly(b))):
             width = int(b.value) if isinstance(b, Const) else 0
             if width > 0 and width & (width - 1) == 0:  # signed division by a power of two is slow
                 shift = f"{left} >> {width.bit_length() - 1}u"
                 return f"({shift})" if e.name == "floordiv" else f"({left} & {width - 1})"
             return f"({left} {'/' if e.name == 'floordiv' else '%'} {right})"
-        return f"{'floor_div' if e.name == 'floordiv' else 'floor_mod'}({left}, {right})"
+        helper = "floor_div" if e.name == "floordiv" else "floor_mod"
+        return f"{helper}{'4' * (e.dtype.lanes > 1)}({left}, {right})"
 
     def _half(self, e: Op) -> str:
         if e.dtype.lanes == 1:
