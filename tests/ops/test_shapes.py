@@ -183,3 +183,15 @@ def test_a_shape_that_depends_on_values_is_refused() -> None:
 def test_a_type_that_no_target_stores_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="complex64"):
         run("Cast", [numbered(2)], to=int(onnx.TensorProto.COMPLEX64))
+
+
+def test_a_recurrent_layer_that_was_not_unrolled_says_what_it_needs() -> None:
+    weights = [numbered(1, 2, 3), numbered(1, 2, 2)]
+    with pytest.raises(UnsupportedModelError, match="a fixed number of steps, at most 256"):
+        run("RNN", [numbered(5, 1, 3), *weights], hidden_size=2)
+
+
+def test_an_input_that_is_no_tensor_is_refused() -> None:
+    text = """(optional(seq(float[2])) x) => (optional(seq(float[2])) y) { y = Identity (x) }"""
+    with pytest.raises(UnsupportedModelError, match="input 'x' is no tensor but Optional"):
+        lower(text)

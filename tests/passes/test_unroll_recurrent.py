@@ -97,6 +97,15 @@ def test_other_activations(compare, rng):
     check(compare, model(rng, "RNN", activations=both, direction="bidirectional"), rng)
 
 
+def test_lengths_that_are_all_of_the_steps_say_nothing(compare, rng):
+    before = model(rng, "LSTM")
+    lengths = ir.tensor(np.full(BATCH, STEPS, np.int32), name="lengths")
+    value = ir.val("lengths", const_value=lengths)
+    before.graph.register_initializer(value)
+    before.graph.node(0).replace_input_with(4, value)
+    check(compare, before, rng)
+
+
 def test_symbolic_and_very_long_sequences_stay(rng):
     for steps in ("N", MAX_STEPS + 1):
         after = unroll_recurrent(model(rng, "GRU", steps=steps))

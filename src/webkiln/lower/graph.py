@@ -15,8 +15,16 @@ from webkiln.ir.dtypes import STORAGE
 from webkiln.ir.expr import Const, Dim, Expr, ExprLike, Load, Var
 from webkiln.ir.program import Compute, Program
 from webkiln.ops.core import OPERATORS, Context, Tensor
+from webkiln.passes.unroll_recurrent import MAX_STEPS
 
 __all__ = ["lower_graph"]
+
+_UNROLLED = (
+    f"unrolled only with constant weights and a fixed number of steps, at most {MAX_STEPS}, "
+    "that all sequences have"
+)
+#: operators that a pass writes out where it can
+_MISSING = dict.fromkeys(("LSTM", "GRU", "RNN"), _UNROLLED)
 
 
 def lower_graph(
@@ -136,7 +144,8 @@ def _lower_node(
         return  # fed by a node already reported
     definition = OPERATORS.get((domain, node.op_type))
     if definition is None:
-        problems.append(f"{node.op_type} ({label}): no such operator here")
+        why = _MISSING.get(node.op_type, "no such operator here")
+        problems.append(f"{node.op_type} ({label}): {why}")
         return
     ctx.attributes = {name: _attribute(a) for name, a in node.attributes.items()}
     ctx.node, ctx.opset, ctx.outputs = f"{node.op_type} {label}", opset, len(node.outputs)
@@ -178,6 +187,8 @@ def _dims(graph: ir.Graph, bounds: Mapping[str, int]) -> dict[str, Dim]:
 
 
 def _input(value: ir.Value, dims: Mapping[str, Dim]) -> Tensor:
+    if not isinstance(value.type, ir.TensorType | None):
+        raise UnsupportedModelError(f"input {value.name!r} is no tensor but {value.type!r}")
     if value.dtype is None or value.shape is None:
         raise UnsupportedModelError(f"input {value.name!r} has no type or shape")
     dtype = str(value.dtype.numpy()) if value.dtype != ir.DataType.BFLOAT16 else "bfloat16"

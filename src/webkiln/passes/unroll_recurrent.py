@@ -32,23 +32,26 @@ _ACTIVATIONS = ("Sigmoid", "Tanh", "Relu", "Softsign", "Softplus", "HardSigmoid"
 def unroll_recurrent(model: ir.Model) -> ir.Model:
     """Unrolls every LSTM, GRU and RNN whose number of steps is known and at most `MAX_STEPS`.
 
-    Kept as they are: per-sequence lengths, weights computed at run time, rare activations.
+    Kept as they are: sequences shorter than that, weights computed at run time, rare activations.
     """
     for node in nodes_of(model, *_GATES):
         shape = dims(node.inputs[0])
         layout = attribute(node, "layout", 0)
         steps = shape[layout] if shape is not None else None
-        if not isinstance(steps, int) or not 0 < steps <= MAX_STEPS or not _can_unroll(node):
+        if not isinstance(steps, int) or not 0 < steps <= MAX_STEPS or not _can_unroll(node, steps):
             continue
         _Unrolled(model, node, steps, layout).run()
     return model
 
 
-def _can_unroll(node: ir.Node) -> bool:
+def _can_unroll(node: ir.Node, steps: int) -> bool:
     weights = [array(value) for value in node.inputs[1:3]]
     bias, lengths = _input(node, 3), _input(node, 4)
     peepholes = _input(node, 7)
-    if any(weight is None for weight in weights) or lengths is not None:
+    if any(weight is None for weight in weights):
+        return False
+    known = array(lengths)
+    if lengths is not None and (known is None or bool((known != steps).any())):
         return False
     if any(value is not None and array(value) is None for value in (bias, peepholes)):
         return False
