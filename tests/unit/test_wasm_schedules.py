@@ -104,6 +104,14 @@ def test_depthwise_convolutions(channels: int) -> None:
     assert kinds(graph)[1] == "columns"
 
 
+def test_a_window_of_as_many_places_as_a_tile_has_taps_in_the_padding_alone() -> None:
+    graph = """g (float[1,2,6,11] x, float[8,2,1,1] w) => (float[1,8,6,4] y) {
+        a = Conv(x, w)
+        y = MaxPool<kernel_shape=[1,4], pads=[0,2,0,1], strides=[1,3]>(a)
+    }"""
+    assert kinds(graph)[1] == "window"
+
+
 @pytest.mark.parametrize("width", [1, 3, 7, 8, 9, 16, 23, 40])
 def test_reductions_of_rows(width: int) -> None:
     graph = f"g (float[3,{width}] x) => (float[3,{width}] y) {{ y = Softmax(x) }}"

@@ -149,6 +149,7 @@ def _together(w: _Window, first: Expr) -> list[Stmt]:
             at: dict[Var, Expr] = {w.x: first + i, inner: k}
             term = vectorize(simplify(substitute(body, at)), w.channel, LANES)
             assert term is not None
+            term = term if term.dtype.lanes == LANES else splat(term, LANES)  # of the padding alone
             step.append(Assign(total, call(COMBINE[w.reduce.kind], total, term)))
     out.extend(nested(outer if whole else w.reduce.axes, bounds, step))
     for i, total in enumerate(sums):
