@@ -96,6 +96,8 @@ CASES = [
     Case("Mod", ["i32[8]", np.array([3, -3, 5, -5, 7, 2, -7, -2], np.int32)]),
     Case("Mod", ["i64[2,8]", Constant(np.int64(4))]),
     Case("Mod", ["u32[8]", Constant(np.uint32(5))]),
+    Case("Mod", ["u32[8]", Constant(np.uint32(4))]),
+    Case("Div", ["u32[8]", Constant(np.uint32(4))]),
     Case("Mod", ["u8[6]", np.array([3, 9, 5, 5, 7, 2], np.uint8)]),
     Case("Pow", ["f32[2,3]", "f32[3]"], low=0.1),
     *(

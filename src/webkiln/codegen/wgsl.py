@@ -377,8 +377,11 @@ class _Printer:
         if e.dtype.scalar != I32 or (always_nonneg(poly(a)) and always_nonneg(poly(b))):
             width = int(b.value) if isinstance(b, Const) else 0
             if width > 0 and width & (width - 1) == 0:  # signed division by a power of two is slow
-                shift = f"{left} >> {width.bit_length() - 1}u"
-                return f"({shift})" if e.name == "floordiv" else f"({left} & {width - 1})"
+                bits = f"{width.bit_length() - 1}u"
+                if e.dtype.lanes > 1:
+                    bits = f"vec{e.dtype.lanes}<u32>({bits})"
+                mask = self.expr(Const(width - 1, e.dtype))
+                return f"({left} >> {bits})" if e.name == "floordiv" else f"({left} & {mask})"
             return f"({left} {'/' if e.name == 'floordiv' else '%'} {right})"
         helper = "floor_div" if e.name == "floordiv" else "floor_mod"
         return f"{helper}{'4' * (e.dtype.lanes > 1)}({left}, {right})"
