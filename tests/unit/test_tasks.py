@@ -216,6 +216,18 @@ def test_generic_indices_stay_inside_their_table():
     assert set(indices.tolist()) == set(range(7))
 
 
+@pytest.mark.parametrize("operator", ["Div", "Mod"])
+def test_generic_divisors_are_not_zero(operator):
+    model = source(
+        [helper.make_node(operator, ["a", "b"], ["y"])],
+        {"a": (TensorProto.INT64, [400]), "b": (TensorProto.INT64, [400])},
+        {"y": (TensorProto.INT64, [400])},
+    )
+    feeds = generic.sample(model, {})
+    assert 0 in feeds["a"]
+    assert 0 not in feeds["b"]
+
+
 def test_generic_reads_arrays(tmp_path):
     ports = [{"name": "a", "dtype": "float32"}, {"name": "b", "dtype": "float32"}]
     plan = {"programs": [{"inputs": ports}]}

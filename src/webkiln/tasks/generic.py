@@ -33,7 +33,7 @@ def sample(source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Seeded random inputs: normal floats, and whole numbers that are valid indices.
 
     What a whole number means cannot be known. One that picks rows of a table stays inside the
-    table; any other is 0 or 1, which is right for masks and flags.
+    table, a divisor is not 0; any other is 0 or 1, which is right for masks and flags.
     """
     rng = np.random.default_rng(0)
     graph = source.model.graph
@@ -41,7 +41,9 @@ def sample(source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
     for port, value in zip(ports.inputs(source.model), graph.inputs, strict=False):
         shape = port.concrete(dims)
         if port.dtype.kind in "iub":
-            feeds[port.name] = rng.integers(0, _rows(value), shape).astype(port.dtype)
+            least = int(_divides(value))
+            most = max(least + 1, _rows(value))
+            feeds[port.name] = rng.integers(least, most, shape).astype(port.dtype)
         else:
             feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
     return feeds
@@ -57,6 +59,11 @@ def _rows(value: ir.Value) -> int:
             size = table.shape[axis]
             sizes += [size] if isinstance(size, int) else []
     return min(sizes, default=2)
+
+
+def _divides(value: ir.Value) -> bool:
+    """Whether something is divided by `value`: whole numbers stop at a division by 0."""
+    return any(node.op_type in ("Div", "Mod") and at == 1 for node, at in value.uses())
 
 
 def preprocess(value: str | Path, plan: Mapping[str, Any], base: Path) -> dict[str, np.ndarray]:
