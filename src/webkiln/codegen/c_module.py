@@ -142,6 +142,7 @@ static inline words_128 dot4_128(words_128 a, words_128 b, words_128 total) {
 }
 
 #ifdef WEBKILN_NARROW_DOT
+/* What a sum of the high plane counts, and one of the low plane. */
 static const shorts_128 plane_factors[] = {{256, 256, 256, 256, 256, 256, 256, 256},
                                            {1, 1, 1, 1, 1, 1, 1, 1}};
 /* Each half of a lane plus the products of its two bytes: two instructions on x86, where dot4_128

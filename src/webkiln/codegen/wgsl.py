@@ -384,7 +384,8 @@ class _Printer:
                 return f"({left} >> {bits})" if e.name == "floordiv" else f"({left} & {mask})"
             return f"({left} {'/' if e.name == 'floordiv' else '%'} {right})"
         helper = "floor_div" if e.name == "floordiv" else "floor_mod"
-        return f"{helper}{'4' * (e.dtype.lanes > 1)}({left}, {right})"
+        lanes = "" if e.dtype.lanes == 1 else e.dtype.lanes
+        return f"{helper}{lanes}({left}, {right})"
 
     def _half(self, e: Op) -> str:
         if e.dtype.lanes == 1:

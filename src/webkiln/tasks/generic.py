@@ -42,8 +42,8 @@ def sample(source: Source, dims: Mapping[str, int]) -> dict[str, np.ndarray]:
         shape = port.concrete(dims)
         if port.dtype.kind in "iub":
             least = int(_divides(value))
-            most = max(least + 1, _rows(value))
-            feeds[port.name] = rng.integers(least, most, shape).astype(port.dtype)
+            end = max(least + 1, _rows(value))
+            feeds[port.name] = rng.integers(least, end, shape).astype(port.dtype)
         else:
             feeds[port.name] = rng.standard_normal(shape).astype(port.dtype)
     return feeds
