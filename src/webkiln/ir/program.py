@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.expr import Dim, Expr, Var, rebuffer
+from webkiln.ir.expr import Dim, Expr, Load, Var, rebuffer, walk
 from webkiln.ir.stmt import Stmt
 
 __all__ = ["Access", "Binding", "Compute", "Kernel", "Loop", "Program", "Step"]
@@ -42,6 +42,11 @@ class Compute:
     def roots(self) -> tuple[Expr, ...]:
         """The expressions that it evaluates: its value, and where that goes."""
         return (self.value, *(self.at or ()))
+
+    @property
+    def loads(self) -> Collection[Buffer]:
+        """The buffers that its roots load from, in the order in which they come."""
+        return dict.fromkeys(n.buffer for n in walk(*self.roots) if isinstance(n, Load))
 
     def on(self, buffers: Mapping[Buffer, Buffer]) -> Compute:
         """The same with other buffers in place of those that `buffers` names, result and all."""

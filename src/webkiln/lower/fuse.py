@@ -81,8 +81,7 @@ def fuse(program: Program) -> Program:
 
 def replace_computes(program: Program, computes: list[Compute]) -> Program:
     """The program with other computations and only the constants that they load."""
-    used = {n.buffer for n in walk(*(r for c in computes for r in c.roots)) if isinstance(n, Load)}
-    used |= set(program.outputs)
+    used = set(program.outputs).union(*(c.loads for c in computes))
     constants = {b: d for b, d in program.constants.items() if b in used}
     return replace(program, computes=computes, constants=constants)
 
@@ -105,16 +104,15 @@ def _reachable(program: Program) -> set[Buffer]:
             continue
         seen.add(buffer)
         if buffer in by_out:
-            stack.extend(n.buffer for n in walk(*by_out[buffer].roots) if isinstance(n, Load))
+            stack.extend(by_out[buffer].loads)
     return seen
 
 
 def _count_users(computes: list[Compute]) -> dict[Buffer, set[Buffer]]:
     users: dict[Buffer, set[Buffer]] = defaultdict(set)
     for c in computes:
-        for node in walk(*c.roots):
-            if isinstance(node, Load):
-                users[node.buffer].add(c.out)
+        for buffer in c.loads:
+            users[buffer].add(c.out)
     return users
 
 

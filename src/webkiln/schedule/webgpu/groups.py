@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from webkiln.ir.buffer import Buffer
-from webkiln.ir.expr import Const, Load, free_vars, walk
+from webkiln.ir.expr import Const, Load, free_vars
 from webkiln.ir.program import Compute, Kernel, Program
 from webkiln.lower.attention import match_attention
 from webkiln.lower.fuse import inline
@@ -57,14 +57,10 @@ def kernels(program: Program, schedule: Callable[..., Kernel]) -> Iterator[Group
         yield tuple(m for c in together for m in (groups[c][0] if c in groups else (c,))), kernel
 
 
-def _loads(compute: Compute) -> dict[Buffer, None]:
-    return dict.fromkeys(n.buffer for n in walk(*compute.roots) if isinstance(n, Load))
-
-
 def _users(computes: Iterable[Compute]) -> Users:
     users: Users = defaultdict(list)
     for c in computes:
-        for buffer in _loads(c):
+        for buffer in c.loads:
             users[buffer].append(c)
     return users
 
@@ -111,7 +107,7 @@ class _Rows:
             return
         self.now |= merged
         self.now[original] = None
-        for buffer in _loads(row):
+        for buffer in row.loads:
             others = {u for u in self.users[buffer] if u is not original} | merged.keys()
             self.users[buffer] = [c for c in self.now if c in others]
 

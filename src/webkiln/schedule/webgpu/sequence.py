@@ -111,17 +111,15 @@ def _users(program: Program) -> dict[Buffer, set[Compute]]:
     """The computations that load each buffer."""
     found: dict[Buffer, set[Compute]] = defaultdict(set)
     for compute in program.computes:
-        for node in walk(*compute.roots):
-            if isinstance(node, Load):
-                found[node.buffer].add(compute)
+        for buffer in compute.loads:
+            found[buffer].add(compute)
     return found
 
 
 def _independent(compute: Compute, others: Collection[Compute]) -> bool:
     """Whether `compute` may run before the `others`, which come first in the program."""
-    own = {n.buffer for n in walk(*compute.roots) if isinstance(n, Load)}
-    theirs = {n.buffer for c in others for n in walk(*c.roots) if isinstance(n, Load)}
-    return compute.out not in theirs and own.isdisjoint(c.out for c in others)
+    needed = any(compute.out in c.loads for c in others)
+    return not needed and set(compute.loads).isdisjoint(c.out for c in others)
 
 
 def _is_small(compute: Compute, kernel: Kernel) -> bool:
@@ -169,9 +167,9 @@ def sequence(
     """
     local = Var("local", THREADS)
     work = _Work(local, {b: _progression(d) for b, d in constants.items() if d.ndim == 1})
-    for i, compute in enumerate(computes):
-        later = {n.buffer for c in computes[i + 1 :] for n in walk(*c.roots) if isinstance(n, Load)}
-        work.add(compute, compute.out in needed, compute.out in later)
+    loaded = {b for c in computes for b in c.loads}
+    for compute in computes:
+        work.add(compute, compute.out in needed, compute.out in loaded)
     loops = [Loop(local, const(THREADS, I32), "local.x")]
     nest = nest_of(computes[-1])
     kernel = make_kernel("sequence", nest, loops, work.out)
