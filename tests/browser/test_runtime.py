@@ -352,6 +352,37 @@ def test_runs_queue_and_abort(page: Page) -> None:
 
 
 @pytest.mark.parametrize("device", ["wasm", "webgpu"])
+def test_runs_that_are_asked_for_at_once_share_a_message(page: Page, device: str) -> None:
+    script = """
+      const sent = [];
+      const post = Worker.prototype.postMessage;
+      Worker.prototype.postMessage = function (message, ...rest) {
+        if (message.requests) sent.push(message.requests.length);
+        return post.call(this, message, ...rest);
+      };
+      const model = await load("./model/", args);
+      sent.length = 0;
+      const stop = new AbortController();
+      const sizes = [3, 8, 5];
+      const fine = sizes.map((n) => model.run(feeds(n)));
+      const { ids } = feeds(2);
+      const wrong = failure(model.run({ ids }, { carry: { x: "y" } })); // of another size
+      const doomed = failure(model.run(feeds(4), { signal: stop.signal }));
+      const last = model.run(feeds(6));
+      stop.abort();
+      const codes = [await wrong, await doomed].map(({ code }) => code);
+      const counts = (await Promise.all([...fine, last])).map(({ y }) => y.data.length);
+      await model.dispose();
+      Worker.prototype.postMessage = post;
+      return { sent, codes, counts, wanted: [...sizes, 6].map((n) => feeds(n).x.data.length) };
+    """
+    result = run(page, script, device=device, threads=1)
+    assert result["sent"] == [1, 5]  # the first one begins at once
+    assert result["codes"] == ["option-invalid", "aborted"]
+    assert result["counts"] == result["wanted"]
+
+
+@pytest.mark.parametrize("device", ["wasm", "webgpu"])
 def test_a_run_takes_over_what_the_one_before_gave(page: Page, device: str) -> None:
     script = """
       const model = await load("./model/", args);

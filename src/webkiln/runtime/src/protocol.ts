@@ -55,13 +55,15 @@ export type EarlyPart =
   | { readonly file: string; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly file: string; readonly end: boolean };
 
+/** A request with its number, and the memory that its inputs are in. */
+export type Numbered = Request & { readonly id: number; readonly memory?: ArrayBuffer };
+
 /**
- * To the worker: a request with its number, and the memory that its inputs are in; "forget request
- * `cancel`"; the files that the page downloads, and whether no earlier visit left any on the device;
- * or a part of one.
+ * To the worker: requests, those that were made at once together; "forget request `cancel`"; the
+ * files that the page downloads, and whether no earlier visit left any on the device; or a part of one.
  */
 export type ToWorker =
-  | (Request & { readonly id: number; readonly memory?: ArrayBuffer })
+  | { readonly requests: readonly Numbered[] }
   | { readonly cancel: number }
   | { readonly early: readonly string[]; readonly fresh: boolean }
   | EarlyPart;
@@ -89,14 +91,18 @@ export interface Helpers {
   readonly call: number;
 }
 
+/** An answer, with the memory that its request's inputs were in. */
+export type Answer =
+  | { readonly id: number; readonly value: Replies[keyof Replies]; readonly memory?: ArrayBuffer }
+  | { readonly id: number; readonly error: PlainError };
+
 /**
- * From the worker: an answer, with the memory that its request's inputs were in; progress of loading;
- * news of where the model runs or is kept; or the helper threads of the engine, undefined when it has
- * none.
+ * From the worker: answers, those to requests that came together as far as possible; progress of
+ * loading; news of where the model runs or is kept; or the helper threads of the engine, undefined when
+ * it has none.
  */
 export type FromWorker =
-  | { readonly id: number; readonly value: Replies[keyof Replies]; readonly memory?: ArrayBuffer }
-  | { readonly id: number; readonly error: PlainError }
+  | { readonly answers: readonly Answer[] }
   | { readonly progress: Progress }
   | { readonly state: ModelState }
   | { readonly storage: WeightStorage }

@@ -16,7 +16,16 @@ import type {
 } from "./model.js";
 import { resolve, type Plan } from "./plan.js";
 import { prepare, prepareRun } from "./prepare.js";
-import type { FromWorker, Helpers, Replies, Request, RunInputs, ToWorker } from "./protocol.js";
+import type {
+  Answer,
+  FromWorker,
+  Helpers,
+  Numbered,
+  Replies,
+  Request,
+  RunInputs,
+  ToWorker,
+} from "./protocol.js";
 import { Staging } from "./staging.js";
 import type { Tensor } from "./tensor.js";
 
@@ -49,6 +58,8 @@ export class Link {
   private readonly waiting = new Map<number, Waiting>();
   private readonly staging = new Staging();
   private next = 0;
+  /** Runs that go with what else is asked for at once. */
+  private outbox: Numbered[] = [];
   private helpers: Helpers | undefined;
   /** When an answer came last. */
   private answered = 0;
@@ -105,10 +116,26 @@ export class Link {
         reject: (error) => (done(), reject(error)),
       });
       const message: Request = request;
-      if (!("inputs" in message)) return this.send({ ...message, id });
-      const staged = this.staging.pack(message);
-      this.send({ ...staged, id }, [staged.memory]);
+      const staged = "inputs" in message ? this.staging.pack(message) : message;
+      this.post({ ...staged, id });
     });
+  }
+
+  /**
+   * Sends a request: at once if nothing else is under way, which might be waited for; otherwise runs that
+   * are asked for at once are one message. A message costs as much as a step of a small model.
+   */
+  private post(request: Numbered): void {
+    this.outbox.push(request);
+    if (request.type !== "run" || this.waiting.size === 1) this.flush();
+    else if (this.outbox.length === 1) queueMicrotask(() => this.flush());
+  }
+
+  private flush(): void {
+    const requests = this.outbox;
+    this.outbox = [];
+    if (!requests.length || this.closed) return;
+    this.send({ requests }, requests.flatMap(({ memory }) => memory ?? []));
   }
 
   /**
@@ -142,11 +169,15 @@ export class Link {
     if ("storage" in message) return this.onStorage?.(message.storage);
     if ("helpers" in message) return void (this.helpers = message.helpers);
     this.answered = performance.now();
-    if ("value" in message && message.memory) this.staging.keep(message.memory);
-    const waiting = this.waiting.get(message.id);
-    this.waiting.delete(message.id);
-    if ("error" in message) waiting?.reject(fromPlain(message.error));
-    else waiting?.resolve(message.value as never);
+    for (const answer of message.answers) this.settle(answer);
+  }
+
+  private settle(answer: Answer): void {
+    if ("value" in answer && answer.memory) this.staging.keep(answer.memory);
+    const waiting = this.waiting.get(answer.id);
+    this.waiting.delete(answer.id);
+    if ("error" in answer) waiting?.reject(fromPlain(answer.error));
+    else waiting?.resolve(answer.value as never);
   }
 }
 

@@ -5,6 +5,7 @@ import { WebkilnError } from "./errors.js";
 import { storedBytes } from "./feeds.js";
 import { get, versioned } from "./http.js";
 import { hasNarrowDot } from "./narrow-dot.js";
+import { nextTask } from "./next-task.js";
 import type { Plan, Variant, WasmTarget } from "./plan.js";
 import type { WeightSink } from "./pieces.js";
 import type { Helpers, RunInputs } from "./protocol.js";
@@ -191,15 +192,6 @@ async function warmUp(
 /** Writes the symbolic dimensions of a run, in the plan's order. */
 function setDims({ buffer }: WebAssembly.Memory, target: WasmTarget, extents: number[]): void {
   new Int32Array(buffer, target.memory.dims, extents.length).set(extents);
-}
-
-/** Resolves in a task of its own, without the delay that timers have. */
-function nextTask(): Promise<void> {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => (port1.close(), resolve());
-    port2.postMessage(undefined);
-  });
 }
 
 function allocate(bytes: number, shared: boolean): WebAssembly.Memory {

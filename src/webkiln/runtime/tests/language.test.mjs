@@ -70,18 +70,26 @@ const likeliest = (logits, _, Tensor) => ({
   token: () => new Tensor("int64", [logits.indexOf(Math.max(...logits))], [1]),
 });
 
-test("where the model chooses, a run is asked for with the one before it", async () => {
+/** Counts the runs of `model` that wait; each of them takes `ms` of the time that the code sees. */
+function watched(t, model, ms) {
+  const seen = { waiting: 0, most: 0 };
+  let now = 0;
+  t.mock.method(performance, "now", () => now);
+  const { run, one } = model;
+  model.run = (...args) => {
+    seen.most = Math.max(seen.most, ++seen.waiting);
+    return run.apply(model, args).finally(() => seen.waiting--);
+  };
+  model.one = (...args) => one.apply(model, args).finally(() => (now += ms));
+  return seen;
+}
+
+test("where the model chooses, a run is asked for with the one before it", async (t) => {
   const model = new FakeModel(says("hello"), { sampler: likeliest });
   const llm = await pipelineOf(model);
-  let waiting = 0;
-  let most = 0;
-  const { run } = model;
-  model.run = async (...args) => {
-    most = Math.max(most, ++waiting);
-    return run.apply(model, args).finally(() => waiting--);
-  };
+  const seen = watched(t, model, 40);
   assert.equal((await ask(llm, "0123456789")).choices[0].message.content, "hello");
-  assert.equal(most, 2);
+  assert.equal(seen.most, 2);
   const carried = model.runs.map(({ carry }) => carry.input_ids);
   assert.deepEqual(carried.slice(0, 2), [undefined, undefined]); // the prompt's two chunks
   assert.ok(carried.slice(2).every((name) => name === "token"));
@@ -101,6 +109,27 @@ test("where the model chooses, a run is asked for with the one before it", async
   model.runs.length = 0;
   await ask(llm, "hi", { frequency_penalty: 0.5 });
   assert.ok(model.runs.every(({ carry }) => !carry.input_ids));
+});
+
+test("tokens that come fast are asked for together", async (t) => {
+  const text = "an answer of forty tokens, more or less.";
+  const model = new FakeModel(says(text), { sampler: likeliest });
+  const llm = await pipelineOf(model);
+  const seen = watched(t, model, 10);
+  const { usage, choices } = await ask(llm, "hi");
+  assert.equal(choices[0].message.content, text);
+  assert.equal(seen.most, 2 * 3); // a portion under way, and the next
+  assert.ok(model.runs.length <= usage.completion_tokens + 2 * 3, "too many after the end");
+  // What was run after the end is no part of what the cache is known to hold.
+  await model.last;
+  model.runs.length = 0;
+  const again = await ask(llm, "hi", { max_tokens: 9 });
+  assert.equal(again.choices[0].message.content, text.slice(0, 9));
+  assert.equal(model.runs.length, 9);
+  assert.equal(model.runs[0].position, again.usage.prompt_tokens - 1);
+  const full = await ask(llm, "x".repeat(50), { max_tokens: 50 });
+  assert.equal(full.choices[0].finish_reason, "length");
+  assert.ok(model.runs.every(({ position, ids }) => position + ids.length <= 64));
 });
 
 test("runs asked for ahead: a GPU lost, an answer aborted", async () => {

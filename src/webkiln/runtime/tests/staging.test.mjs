@@ -19,6 +19,14 @@ test("inputs arrive as they were, without what lies around a view", () => {
   assert.equal(all.length, 1000); // the caller's is not handed over
 });
 
+test("memory of several runs is kept, of few", () => {
+  const staging = new Staging();
+  const pack = () => staging.pack({ inputs: [new Uint8Array(10)] }).memory;
+  const memories = Array.from({ length: 20 }, pack);
+  for (const memory of memories) staging.keep(memory);
+  assert.equal(new Set([...memories, ...Array.from({ length: 20 }, pack)]).size, 20 + 12);
+});
+
 test("memory that came back is used again where it is large enough, by one run at a time", () => {
   const staging = new Staging();
   const pack = (bytes) => staging.pack({ inputs: [new Uint8Array(bytes)] }).memory;

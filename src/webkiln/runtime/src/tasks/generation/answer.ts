@@ -5,7 +5,7 @@ import type { Constraint } from "./constraint/constraint.js";
 import type { LanguageConfig } from "./config.js";
 import { StopFilter, TextStream, toBytes } from "./detokenize.js";
 import type { Past } from "./sampler.js";
-import type { Request, Session } from "./session.js";
+import type { Following, Session } from "./session.js";
 import type { Settings } from "./settings.js";
 import type { ContentLogprob, FinishReason, TokenLogprob, Usage } from "./types.js";
 import type { Vocabulary } from "./vocabulary.js";
@@ -89,16 +89,18 @@ export async function answer(
   const next = async (): Promise<Chosen> => {
     const past = { ids, start: prompt.length };
     const { feeds, outputs, read } = choose.ask(past, meter.tokens, constraint?.mask());
-    const chosen = read(await session.advance(ids, { signal, feeds, outputs, next: after(past) }));
+    const request = { signal, feeds, outputs, following: following(past) };
+    const chosen = read(await session.advance(ids, request));
     meter.count();
     return chosen;
   };
-  /** The token after the next one can be asked for before that is known, if nothing depends on it. */
-  const after = (past: Past): Request["next"] => {
+  /** Tokens after the next one can be asked for before that is known, if nothing depends on it. */
+  const following = (past: Past): Following | undefined => {
     const { token } = choose;
-    const wanted = meter.tokens + 1 < maxTokens && ids.length < context;
-    if (!token || constraint || !wanted) return undefined;
-    return { token, ...choose.ask(past, meter.tokens + 1) };
+    if (!token || constraint) return undefined;
+    const { tokens } = meter;
+    const most = Math.min(maxTokens - tokens - 1, context - ids.length);
+    return { token, most, run: (number) => choose.ask(past, tokens + number) };
   };
   const done = (finish: FinishReason): Outcome => {
     const rest = stops.push(text.flush()) + stops.flush();

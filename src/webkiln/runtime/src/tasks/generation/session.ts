@@ -8,6 +8,10 @@ export type Tensors = Readonly<Record<string, Tensor>>;
 /** A lost GPU is brought back so often in one answer; then its error is the caller's. */
 const RECOVERIES = 3;
 
+/** Tokens that come within so many ms are asked for together, and answered so (worker.ts). */
+const PORTION_MS = 30;
+const LARGEST_PORTION = 8;
+
 /** How many tokens two lists have in common at their beginnings. */
 function common(a: readonly number[], b: readonly number[]): number {
   let length = 0;
@@ -15,7 +19,7 @@ function common(a: readonly number[], b: readonly number[]): number {
   return length;
 }
 
-interface Run {
+export interface Run {
   /** Inputs besides ids and position. */
   readonly feeds?: Tensors | undefined;
   /** Outputs to fetch of the run that has the last token; of runs before it, none. */
@@ -25,11 +29,20 @@ interface Run {
 /** What one answer asks of the session. */
 export interface Request extends Run {
   readonly signal: AbortSignal | undefined;
-  /**
-   * The run after this one, if it is clear already but for its token, which is this one's output of
-   * that name. It begins when this one ends, and is there for the next call.
-   */
-  readonly next?: (Run & { readonly token: string }) | undefined;
+  /** The runs after this one, if they are clear already but for their tokens. */
+  readonly following?: Following | undefined;
+}
+
+/**
+ * Runs that each take the output `token` of the one before. Some of them are asked for with the one
+ * that they follow, and are there for the next calls.
+ */
+export interface Following {
+  readonly token: string;
+  /** How many may follow. */
+  readonly most: number;
+  /** The first one, the second … */
+  readonly run: (number: number) => Run;
 }
 
 export class Session {
@@ -37,8 +50,11 @@ export class Session {
   private cached: number[] = [];
   /** The last run under way, which an aborted answer may have left. */
   private running: Promise<unknown> = Promise.resolve();
-  /** The run that was asked for with the one before it, and the place of its token. */
-  private ahead: { readonly place: number; readonly result: Promise<Tensors> } | undefined;
+  /** Runs that were asked for before their tokens were known, and the places of those. */
+  private ahead: { readonly place: number; readonly result: Promise<Tensors> }[] = [];
+  /** How many are asked for together; and when some were in this answer, after which place. */
+  private portion = 1;
+  private asked: { readonly at: number; readonly place: number } | undefined;
   private lost = 0;
   /** Tokens of one run at most: models whose exports take one at a time have no "prefill". */
   private readonly chunk: number;
@@ -54,7 +70,8 @@ export class Session {
   /** Begins an answer to a prompt: how much of the prompt need not be run again. */
   async begin(prompt: readonly number[], signal: AbortSignal | undefined): Promise<number> {
     this.lost = 0;
-    this.ahead = undefined;
+    this.ahead = [];
+    this.asked = undefined;
     await abortable(this.running, signal);
     return Math.min(common(this.cached, prompt), prompt.length - 1);
   }
@@ -85,7 +102,7 @@ export class Session {
         if (code !== "device-lost" || this.lost >= RECOVERIES) throw error;
         // The runtime has opened another device by now. Its cache is empty.
         this.lost++;
-        this.ahead = undefined;
+        this.ahead = [];
         await abortable(this.running, request.signal);
       }
     }
@@ -107,7 +124,7 @@ export class Session {
         return tensors;
       });
       this.running = result.catch(() => undefined);
-      if (last && request.next) this.runAhead(from + chunk.length, request.next);
+      if (last && request.following) this.runAhead(ids.length, request.following);
       const tensors = await abortable(result, signal);
       if (last) return tensors;
     }
@@ -115,15 +132,35 @@ export class Session {
 
   /** The run that was asked for ahead, if its token is the one in this place. */
   private taken(place: number): Promise<Tensors> | undefined {
-    const { ahead } = this;
-    this.ahead = undefined;
-    return ahead?.place === place ? ahead.result : undefined;
+    if (this.ahead[0]?.place === place) return this.ahead.shift()!.result;
+    this.ahead = [];
+    return undefined;
   }
 
-  private runAhead(place: number, { token, ...run }: NonNullable<Request["next"]>): void {
-    const result = this.run(place, run, token);
-    this.running = result.catch(() => undefined); // heard by the next call, if there is one
-    this.ahead = { place, result };
+  /**
+   * Asks for a portion of the runs whose tokens have the places from `from` on, when the first run of
+   * the last portion has its turn: so the worker always has one more to do.
+   */
+  private runAhead(from: number, { token, most, run }: Following): void {
+    const { ahead } = this;
+    if (ahead.length >= this.portion) return;
+    this.adapt(from);
+    const end = Math.min(ahead.length + this.portion, most);
+    for (let i = ahead.length; i < end; i++) {
+      const result = this.run(from + i, run(i + 1), token);
+      this.running = result.catch(() => undefined); // heard by the call that takes it, if one does
+      ahead.push({ place: from + i, result });
+    }
+  }
+
+  /** Makes the portion as large as the tokens since the last one were fast. */
+  private adapt(place: number): void {
+    const before = this.asked;
+    const at = performance.now();
+    this.asked = { at, place };
+    if (!before) return; // a prompt takes its own time
+    const each = (at - before.at) / (place - before.place);
+    this.portion = Math.max(1, Math.min(LARGEST_PORTION, Math.floor(PORTION_MS / each)));
   }
 
   /** Runs tokens from `place` on: these, or the one that the run before chooses. */
