@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -24,9 +25,10 @@ SETTLE_MS = 1500
 
 
 @contextmanager
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """A freshly started Chromium with nothing cached."""
-    browser = playwright.chromium.launch(executable_path=_path(), args=chromium_flags())
+def chromium(playwright: Playwright, executable: Path | None = None) -> Iterator[Browser]:
+    """A freshly started Chromium with nothing cached: the machine's, or another one."""
+    path = executable or _path()
+    browser = playwright.chromium.launch(executable_path=path, args=chromium_flags())
     try:
         yield browser
     finally:

@@ -26,6 +26,7 @@ from benchmarks import environment, llm_report, site
 from benchmarks.browser import call, chromium, page_at
 from benchmarks.llm_models import PEER_TYPES, model_file, prompts, requantised
 from benchmarks.llm_onnx import ORT_TYPES, onnx_model
+from benchmarks.llvmpipe import llvmpipe_chromium
 from benchmarks.native import native
 from benchmarks.report import insert
 from benchmarks.server import CountingServer
@@ -34,9 +35,17 @@ from benchmarks.stats import ratio, summarize
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks-llm.md"
 
-PLACES = {"wasm-1": ("wasm", 1), "wasm-2": ("wasm", 2), "webgpu": ("webgpu", 1)}
+PLACES = {
+    "wasm-1": ("wasm", 1),
+    "wasm-2": ("wasm", 2),
+    "webgpu": ("webgpu", 1),
+    # wllama's WebGPU asks for shader-f16, which SwiftShader lacks.
+    "webgpu-f16": ("webgpu", 1),
+}
 PEERS = {"wllama": "@wllama/wllama", "onnxruntime-web": "onnxruntime-web"}
 PROMPT_TOKENS = 150
+# wllama gives up on a GPU that does not answer for 30 seconds, and llvmpipe is as slow as that.
+SHORT_PROMPT_TOKENS = 60
 ANSWER_TOKENS = 48
 ROUNDS = {"wasm": 5, "webgpu": 3}
 VISITS = 3
@@ -53,11 +62,20 @@ def main(arguments: list[str] | None = None) -> None:
         root = Path(folder)
         _say("building the model")
         _lay_out(root)
-        texts = prompts(PROMPT_TOKENS, 8)
         with CountingServer(root) as server:
             for place in options.places:
                 _say(place)
-                results["places"].append(_place(playwright, server, place, texts, options.rounds))
+                executable = None
+                if place == "webgpu-f16":
+                    executable = llvmpipe_chromium(Path(folder) / "llvmpipe")
+                    if executable is None:
+                        _say("left out: it takes Chromium with SwiftShader, and Mesa's llvmpipe")
+                        continue
+                results["places"].append(
+                    _place(playwright, server, place, options.rounds, executable)
+                )
+            _say("threads, webkiln alone")
+            results["threads"] = _threads(playwright, server, options.rounds)
             _say("second visits")
             results["second_visit"] = _second_visits(playwright, server)
         _say("native")
@@ -83,31 +101,58 @@ def _lay_out(root: Path) -> None:
 
 
 def _place(
-    playwright: Playwright, server: CountingServer, place: str, texts: list[str], rounds: int | None
+    playwright: Playwright,
+    server: CountingServer,
+    place: str,
+    rounds: int | None,
+    executable: Path | None,
 ) -> dict[str, Any]:
     """Every engine at one place; the ratios are webkiln's to each peer's, pair by pair."""
     device, threads = PLACES[place]
     at = {"device": device, "threads": threads}
+    tokens = SHORT_PROMPT_TOKENS if executable else PROMPT_TOKENS
+    engines = {name: {**engine, **at} for name, engine in _engines(device).items()}
     options = {
-        "engines": {name: {**engine, **at} for name, engine in _engines(device).items()},
-        "prompts": texts,
+        "engines": engines,
+        "prompts": prompts(tokens, 8),
         "count": ANSWER_TOKENS,
         "rounds": rounds or ROUNDS[device],
     }
-    with chromium(playwright) as browser, page_at(browser, server.url + "llm.html") as page:
+    with (
+        chromium(playwright, executable) as browser,
+        page_at(browser, server.url + "llm.html") as page,
+    ):
         measured = call(page, "llm", options, timeout_ms=PLACE_TIMEOUT_MS)
+    return {"place": place, **at, "prompt": tokens, "engines": _rows(measured, tokens)}
+
+
+def _rows(measured: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """What a page measured, as tokens a second, and as ratios to the first engine's."""
     rows = {}
-    own = measured["webkiln"]
+    first, own = next(iter(measured.items()))
     for name, entry in measured.items():
         rows[name] = {
             **entry,
-            "prefill": summarize([1000 * PROMPT_TOKENS / ms for ms in entry["first"]]).to_json(),
+            "prefill": summarize([1000 * tokens / ms for ms in entry["first"]]).to_json(),
             "decode": summarize(entry["perSecond"]).to_json(),
         }
-        if name != "webkiln":
+        if name != first:
             rows[name]["prefill_ratio"] = ratio(entry["first"], own["first"]).to_json()
             rows[name]["decode_ratio"] = ratio(own["perSecond"], entry["perSecond"]).to_json()
-    return {"place": place, **at, "engines": rows}
+    return rows
+
+
+def _threads(playwright: Playwright, server: CountingServer, rounds: int | None) -> dict[str, Any]:
+    """Two threads beside one and no other engine, whose threads would take part of a core."""
+    engine = {"engine": "webkiln", "folder": "./webkiln/", "device": "wasm"}
+    options = {
+        "engines": {"2 threads": {**engine, "threads": 2}, "1 thread": {**engine, "threads": 1}},
+        "prompts": prompts(PROMPT_TOKENS, 8),
+        "count": 2 * ANSWER_TOKENS,
+        "rounds": 2 * (rounds or ROUNDS["wasm"]),
+    }
+    with chromium(playwright) as browser, page_at(browser, server.url + "llm.html") as page:
+        return _rows(call(page, "llm", options, timeout_ms=PLACE_TIMEOUT_MS), PROMPT_TOKENS)
 
 
 def _engines(device: str) -> dict[str, dict[str, str]]:

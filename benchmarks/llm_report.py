@@ -10,6 +10,7 @@ _PLACES = {
     "wasm-1": "wasm, 1 thread",
     "wasm-2": "wasm, 2 threads",
     "webgpu": "WebGPU (SwiftShader)",
+    "webgpu-f16": "WebGPU (llvmpipe, f16)",
 }
 
 
@@ -17,6 +18,7 @@ def render(results: dict[str, Any]) -> str:
     """All tables, as Markdown."""
     parts = [_environment(results["environment"])]
     parts += ["### Tokens a second", _speeds(results["places"])]
+    parts.append(_threads(results["threads"]))
     visit = results["second_visit"]
     parts.append(
         f"Navigation to first token, wasm, 1 thread: first visit {visit['first_ms']:,.0f} ms, "
@@ -52,6 +54,15 @@ def _speeds(places: list[dict[str, Any]]) -> str:
             name += ", in truth on the CPU" if elsewhere else ""
             lines.append(f"| {_PLACES[place['place']]} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _threads(rows: dict[str, Any]) -> str:
+    two, one = rows["2 threads"], rows["1 thread"]
+    parts = []
+    for work in ("prefill", "decode"):
+        times = one[f"{work}_ratio"]["median"]
+        parts.append(f"{work} {_spread(two[work])} and {_spread(one[work])}, {times:.2f}×")
+    return f"Two threads and one, webkiln alone in a page, in turns: {'; '.join(parts)}."
 
 
 def _spread(s: dict[str, float], form: str = ".1f") -> str:

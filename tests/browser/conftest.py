@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
+from benchmarks.llvmpipe import llvmpipe_chromium
 from tests.browser.chat_pages import RUNTIME, write_chat_site
 from webkiln.browser import chromium_flags, find_chromium
 from webkiln.server import Server
@@ -25,8 +26,10 @@ def gallery_url(gallery_folder: Path) -> Iterator[str]:
         yield server.url
 
 
-def _launch(playwright: Playwright, flags: list[str]) -> Iterator[Browser]:
-    path = find_chromium()
+def _launch(
+    playwright: Playwright, flags: list[str], executable: Path | None = None
+) -> Iterator[Browser]:
+    path = executable or find_chromium()
     if path is None:
         pytest.skip("no Chromium: run `make browser`")
     browser = playwright.chromium.launch(executable_path=path, args=flags)
@@ -44,6 +47,17 @@ def wasm_browser(playwright: Playwright) -> Iterator[Browser]:
 def webgpu_browser(playwright: Playwright) -> Iterator[Browser]:
     """A Chromium with WebGPU in software."""
     yield from _launch(playwright, chromium_flags(webgpu=True))
+
+
+@pytest.fixture(scope="session")
+def f16_browser(
+    playwright: Playwright, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
+    """A Chromium with another software adapter, which has float16."""
+    executable = llvmpipe_chromium(tmp_path_factory.mktemp("llvmpipe"))
+    if executable is None:
+        pytest.skip("it takes a Chromium with SwiftShader, and Mesa's llvmpipe")
+    yield from _launch(playwright, chromium_flags(webgpu=True), executable)
 
 
 OpenPage = Callable[..., Page]

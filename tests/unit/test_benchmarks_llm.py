@@ -102,6 +102,12 @@ def test_tables_name_every_peer_and_its_ratio() -> None:
             "load_average": 0.1,
         },
         "places": [{"place": "webgpu", **at, "engines": engines}],
+        "threads": {
+            "2 threads": _entry(300, 90),
+            "1 thread": _entry(
+                200, 60, prefill_ratio={"median": 1.5}, decode_ratio={"median": 1.6}
+            ),
+        },
         "second_visit": {"first_ms": 1500.0, "summary": summarize([1000.0]).to_json()},
         "native": {
             "prefill_per_s": 124.0,
@@ -117,3 +123,4 @@ def test_tables_name_every_peer_and_its_ratio() -> None:
     row = "| onnxruntime-web 4-bit | 75.0 [75.0–75.0] | 4.0 [4.0–4.0] | **2.0×** | **15.0×** |"
     assert row in text
     assert "wllama Q4_1, in truth on the CPU" in text
+    assert "decode 90.0 [90.0–90.0] and 60.0 [60.0–60.0], 1.60×" in text
