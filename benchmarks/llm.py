@@ -15,6 +15,7 @@ import json
 import shutil
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,33 @@ from benchmarks.stats import ratio, summarize
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks-llm.md"
 
-PLACES = {
-    "wasm-1": ("wasm", 1),
-    "wasm-2": ("wasm", 2),
-    "webgpu": ("webgpu", 1),
-    # wllama's WebGPU asks for shader-f16, which SwiftShader lacks.
-    "webgpu-f16": ("webgpu", 1),
-}
 PEERS = {"wllama": "@wllama/wllama", "onnxruntime-web": "onnxruntime-web"}
 PROMPT_TOKENS = 150
-# wllama gives up on a GPU that does not answer for 30 seconds, and llvmpipe is as slow as that.
-SHORT_PROMPT_TOKENS = 60
 ANSWER_TOKENS = 48
 ROUNDS = {"wasm": 5, "webgpu": 3}
 VISITS = 3
 # All engines of a place, all rounds: four minutes on a quiet machine.
 PLACE_TIMEOUT_MS = 1_200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where engines run side by side: device and threads, on llvmpipe if not on the usual GPU."""
+
+    device: str
+    threads: int
+    prompt: int = PROMPT_TOKENS
+    llvmpipe: bool = False
+
+
+PLACES = {
+    "wasm-1": Place("wasm", 1),
+    "wasm-2": Place("wasm", 2),
+    "webgpu": Place("webgpu", 1),
+    # wllama's WebGPU asks for shader-f16, which SwiftShader lacks. It gives up on a GPU that does
+    # not answer for 30 seconds, and llvmpipe takes as long for a prompt of 150 tokens.
+    "webgpu-f16": Place("webgpu", 1, prompt=60, llvmpipe=True),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
             for place in options.places:
                 _say(place)
                 executable = None
-                if place == "webgpu-f16":
+                if PLACES[place].llvmpipe:
                     executable = llvmpipe_chromium(Path(folder) / "llvmpipe")
                     if executable is None:
                         _say("left out: it takes Chromium with SwiftShader, and Mesa's llvmpipe")
@@ -108,51 +120,64 @@ def _place(
     executable: Path | None,
 ) -> dict[str, Any]:
     """Every engine at one place; the ratios are webkiln's to each peer's, pair by pair."""
-    device, threads = PLACES[place]
-    at = {"device": device, "threads": threads}
-    tokens = SHORT_PROMPT_TOKENS if executable else PROMPT_TOKENS
-    engines = {name: {**engine, **at} for name, engine in _engines(device).items()}
-    options = {
-        "engines": engines,
-        "prompts": prompts(tokens, 8),
-        "count": ANSWER_TOKENS,
-        "rounds": rounds or ROUNDS[device],
-    }
+    there = PLACES[place]
+    at = {"device": there.device, "threads": there.threads}
+    engines = {name: {**engine, **at} for name, engine in _engines(there.device).items()}
+    rows = _measure(
+        playwright,
+        server,
+        engines,
+        prompt=there.prompt,
+        count=ANSWER_TOKENS,
+        rounds=rounds or ROUNDS[there.device],
+        executable=executable,
+    )
+    return {"place": place, **at, "prompt": there.prompt, "engines": rows}
+
+
+def _threads(playwright: Playwright, server: CountingServer, rounds: int | None) -> dict[str, Any]:
+    """Two threads beside one and no other engine, whose threads would take part of a core."""
+    engine = {"engine": "webkiln", "folder": "./webkiln/", "device": "wasm"}
+    return _measure(
+        playwright,
+        server,
+        {"2 threads": {**engine, "threads": 2}, "1 thread": {**engine, "threads": 1}},
+        prompt=PROMPT_TOKENS,
+        count=2 * ANSWER_TOKENS,
+        rounds=2 * (rounds or ROUNDS["wasm"]),
+    )
+
+
+def _measure(
+    playwright: Playwright,
+    server: CountingServer,
+    engines: dict[str, Any],
+    *,
+    prompt: int,
+    count: int,
+    rounds: int,
+    executable: Path | None = None,
+) -> dict[str, Any]:
+    """Engines in turns in one page: tokens a second, and the first one's ratios to the others'."""
+    texts = prompts(prompt, 8)
+    options = {"engines": engines, "prompts": texts, "count": count, "rounds": rounds}
     with (
         chromium(playwright, executable) as browser,
         page_at(browser, server.url + "llm.html") as page,
     ):
         measured = call(page, "llm", options, timeout_ms=PLACE_TIMEOUT_MS)
-    return {"place": place, **at, "prompt": tokens, "engines": _rows(measured, tokens)}
-
-
-def _rows(measured: dict[str, Any], tokens: int) -> dict[str, Any]:
-    """What a page measured, as tokens a second, and as ratios to the first engine's."""
     rows = {}
     first, own = next(iter(measured.items()))
     for name, entry in measured.items():
         rows[name] = {
             **entry,
-            "prefill": summarize([1000 * tokens / ms for ms in entry["first"]]).to_json(),
+            "prefill": summarize([1000 * prompt / ms for ms in entry["first"]]).to_json(),
             "decode": summarize(entry["perSecond"]).to_json(),
         }
         if name != first:
             rows[name]["prefill_ratio"] = ratio(entry["first"], own["first"]).to_json()
             rows[name]["decode_ratio"] = ratio(own["perSecond"], entry["perSecond"]).to_json()
     return rows
-
-
-def _threads(playwright: Playwright, server: CountingServer, rounds: int | None) -> dict[str, Any]:
-    """Two threads beside one and no other engine, whose threads would take part of a core."""
-    engine = {"engine": "webkiln", "folder": "./webkiln/", "device": "wasm"}
-    options = {
-        "engines": {"2 threads": {**engine, "threads": 2}, "1 thread": {**engine, "threads": 1}},
-        "prompts": prompts(PROMPT_TOKENS, 8),
-        "count": 2 * ANSWER_TOKENS,
-        "rounds": 2 * (rounds or ROUNDS["wasm"]),
-    }
-    with chromium(playwright) as browser, page_at(browser, server.url + "llm.html") as page:
-        return _rows(call(page, "llm", options, timeout_ms=PLACE_TIMEOUT_MS), PROMPT_TOKENS)
 
 
 def _engines(device: str) -> dict[str, dict[str, str]]:

@@ -36,17 +36,8 @@ def llvmpipe_chromium(folder: Path) -> Path | None:
     (folder / MANIFEST).unlink()
     (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     path = json.dumps(driver)  # a C string too
-    compiler = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "cc",
-        "-shared",
-        "-fPIC",
-        "-O2",
-        "-fno-sanitize=undefined",
-    ]
-    options = ["-Wall", "-Wextra", "-Werror", f"-DLLVMPIPE={path}"]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O2"]
+    options = ["-fno-sanitize=undefined", "-Wall", "-Wextra", "-Werror", f"-DLLVMPIPE={path}"]
     subprocess.run([*compiler, *options, str(SOURCE), "-o", str(folder / SWIFTSHADER)], check=True)
     return folder / "chromium"
 

@@ -67,7 +67,7 @@ export interface LoadOptions {
 export interface RunOptions {
   /**
    * Aborting rejects at once with code "aborted"; a run that waits in the queue is then never
-   * started.
+   * started, unless it was asked for together with short ones that are under way.
    */
   readonly signal?: AbortSignal;
   /** Which of `model.programs` to run; the default is the first. */
