@@ -54,8 +54,8 @@ int webkiln_step(int program, int step, int thread, int threads) {{
         for (int i = n - 1 - thread; i >= 0; i -= threads) y[i] = t[i] + w[{WEIGHTS - 1}];
         return 1;
     default:
-        for (int tile; (tile = webkiln_claim()) * 16 < n;)
-            for (int i = tile * 16; i < n && i < tile * 16 + 16; i++) z[i] = ids[i] * 3;
+        for (int piece; (piece = webkiln_claim(8, thread, threads)) >= 0;)
+            for (int i = piece; i < n; i += 8 * threads) z[i] = ids[i] * 3;
         return 1;
     }}
 }}

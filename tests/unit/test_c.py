@@ -229,8 +229,8 @@ def driven(graph: str, moved: dict[int, int] | None = None) -> list[str]:
 def test_the_driver_passes_dims_and_shares_tasks() -> None:
     (case,) = driven("g (float[2,n] x) => (float[2,n] y) { y = Relu(x) }")
     tasks = "((d0 + 2047) / 2048)"
-    assert f"part = part_of({tasks}, most_of({tasks}, threads), 8, thread, threads);" in case
-    assert "do k0((f32 *)4096, (f32 *)8192, d0, &part); while (any_part(&part));" in case
+    assert f"part = claimed_part({tasks}, thread, threads);" in case
+    assert "while (next_part(&part)) k0((f32 *)4096, (f32 *)8192, d0, &part);" in case
     assert "return 1;" in case
 
 
@@ -248,7 +248,7 @@ def waits(cases: list[str]) -> list[bool]:
 def test_no_barrier_between_small_steps_that_do_not_depend_on_each_other() -> None:
     cases = driven(BRANCHES.format(n=4))
     assert waits(cases) == [False, True, True]
-    assert "most_of" not in "".join(cases)  # nothing is claimed where others may be a step ahead
+    assert "claimed" not in "".join(cases)  # nothing is claimed where others may be a step ahead
 
 
 def test_a_barrier_after_a_step_that_is_not_small() -> None:

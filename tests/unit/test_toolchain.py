@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from webkiln.errors import ToolchainError
+from webkiln.memory.plan import MAX_THREADS
 from webkiln.targets import toolchain
 from webkiln.targets.toolchain import (
+    STATIC_BASE,
     VARIANTS,
     Variant,
     cache_folder,
@@ -91,7 +93,7 @@ def test_syntax_error_quotes_the_compiler_and_keeps_the_source(tmp_path):
 @pytest.mark.parametrize("variant", [VARIANTS[1], SIMD], ids=lambda v: v.name)
 def test_too_much_static_data(tmp_path, variant):
     source = module("*(volatile int *)90000 = t[step] += 1;", "int t[17000];")
-    with pytest.raises(ToolchainError, match=r"6800\d bytes of static data, 64512 fit"):
+    with pytest.raises(ToolchainError, match=r"6800\d bytes of static data, 64000 fit"):
         compile_wasm(source, variant, MEMORY, cache=tmp_path)
 
 
@@ -233,17 +235,44 @@ def test_threads_share_every_step(tmp_path):
     """Each step is seen whole by all threads in the next; helpers end after stop()."""
     step = """
     int *words = (int *)700000, *tiles = (int *)710000;
-    if (step == 0) for (int i; (i = webkiln_claim()) < 64;) tiles[i]++;
+    if (step == 0) for (int i; (i = webkiln_claim(21, thread, threads)) >= 0;) tiles[i]++;
     if (step == 1) {
       int sum = 0;
-      for (int i = 0; i < 64; i++) sum += tiles[i];
+      for (int i = 0; i < 63; i++) sum += tiles[i];
       words[thread] = sum;
     }
     if (step == 2 && thread == 0) words[16] += words[0] + words[1] + words[2];"""
     exits, sums, total = team(step, tmp_path)
     assert exits == [0, 0]
-    assert sums == [64 * 20] * 3
-    assert total == 3 * 64 * sum(range(1, 21))
+    assert sums == [63 * 20] * 3
+    assert total == 3 * 63 * sum(range(1, 21))
+
+
+def test_others_take_what_a_late_thread_leaves(tmp_path):
+    """Each takes its own share from the front; who is done takes from the back of another's."""
+    step = """
+    int *words = (int *)700000, *owner = (int *)710000, *taken = (int *)720000;
+    if (step == 0 && thread == 0) *taken = 0;
+    if (step == 1) {
+      while (thread && !__atomic_load_n(taken, __ATOMIC_ACQUIRE)) {}  // thread 0 goes first
+      for (int i; (i = webkiln_claim(4, thread, threads)) >= 0;) {
+        owner[i] = thread;
+        __atomic_fetch_add(taken, 1, __ATOMIC_SEQ_CST);
+        while (thread == 0 && __atomic_load_n(taken, __ATOMIC_ACQUIRE) < 12) {}
+      }
+    }
+    if (step == 2) {
+      words[thread] += owner[4 * thread] == thread;
+      if (thread == 0) words[16] += owner[1] && owner[2] && owner[3];
+    }"""
+    exits, first, stolen = team(step, tmp_path)
+    assert exits == [0, 0]
+    assert first[0] == 20  # thread 0 stays at its first piece until the others have done the rest
+    assert stolen == 20
+
+
+def test_each_thread_has_a_place_for_its_claims():
+    assert STATIC_BASE == 1024 + 64 * MAX_THREADS
 
 
 def test_patience_is_for_all_waits_together(tmp_path):
@@ -253,11 +282,11 @@ def test_patience_is_for_all_waits_together(tmp_path):
     step = """
     int *words = (int *)700000, *tiles = (int *)710000, *asleep = webkiln_word(WEBKILN_SLEEPERS);
     if (thread == 1) while (__atomic_load_n(asleep, __ATOMIC_ACQUIRE) < 2) {}
-    for (int i; (i = webkiln_claim()) < 64;) tiles[i]++;
+    for (int i; (i = webkiln_claim(21, thread, threads)) >= 0;) tiles[i]++;
     if (step == 11 && thread == 0) {
       words[0] = WEBKILN_PATIENCE;
       words[1] = WEBKILN_PATIENCE + 12 * 2 * WEBKILN_SPIN_IN_RUN;
-      words[2] = tiles[63];
+      words[2] = tiles[62];
       words[16] = *webkiln_word(WEBKILN_WASTED);
     }"""
     exits, (least, most, done), wasted = team(step, tmp_path, steps=12)

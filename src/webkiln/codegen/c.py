@@ -21,7 +21,7 @@ from webkiln.ir.stmt import Assign, Barrier, Declare, For, If, Once, Stmt, Store
 from webkiln.schedule.kernel import expressions, map_expressions, statements
 from webkiln.targets.math import EXPANDED, expand
 
-__all__ = ["C_TYPES", "NATIVE", "kernel_source", "legalise", "type_name"]
+__all__ = ["C_TYPES", "NATIVE", "goes_on", "kernel_source", "legalise", "type_name"]
 
 _TYPES = {
     "float32": "f32",
@@ -73,6 +73,11 @@ def type_name(dtype: DType) -> str:
     """`f32`, `f32x8`, …; conditions are int32, their vectors masks."""
     base = _TYPES[dtype.name]
     return base if dtype.lanes == 1 else f"{base}x{dtype.lanes}"
+
+
+def goes_on(kernel: Kernel) -> bool:
+    """Whether a call of it claims more tasks itself: what it does once, it does once a thread."""
+    return any(isinstance(s, Once) for s in kernel.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,8 @@ class _Printer:
             self.line("{")
             self._indented(s.body)
             self.line("}")
-        self.line("do for (int task = part->begin, end = part->end; task < end; task++) {")
+        again = "do " if goes_on(self.kernel) else ""
+        self.line(f"{again}for (int task = part->begin, end = part->end; task < end; task++) {{")
         self.depth += 1
         rest = "task"
         for i, loop in enumerate(reversed(self.kernel.loops)):
@@ -173,7 +179,7 @@ class _Printer:
             rest = f"rest{i}"
         self.block(self.kernel.body[len(once) :])
         self.depth -= 1
-        self.line("} while (claim_part(part));")
+        self.line("} while (next_part(part));" if again else "}")
 
     # statements -----------------------------------------------------------------------------------
 

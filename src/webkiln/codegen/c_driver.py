@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from webkiln.codegen.c import type_name
+from webkiln.codegen.c import goes_on, type_name
 from webkiln.ir.buffer import Buffer
 from webkiln.ir.dtypes import I32
 from webkiln.ir.expr import Const, Dim, Expr, Op, const, substitute
 from webkiln.ir.program import Step
 from webkiln.ir.simplify import simplify
-from webkiln.ir.stmt import Once
 
 __all__ = ["SHARES", "StepCall", "driver"]
 
@@ -24,50 +23,42 @@ __all__ = ["SHARES", "StepCall", "driver"]
 #: late. Steps below that are not worth one, nor claims.
 SMALL = 1 << 14
 
-#: Calls of a kernel for a thread's share of a step: where an engine has optimised the function
-#: meanwhile, the next call is of that.
-PIECES = 8
+#: Pieces of a thread's share of a step, at most: as evenly as that the threads come to an end.
+PIECES = 16
 
 #: How threads share a step. Kernels include the loop over its parts, so that what they do once is
 #: done once a call.
-SHARES = """
-/* A thread's part of a step: tasks from `begin` to `end`, piece by piece until `last`, then what it
- * claims of the rest. */
-typedef struct { int begin, end, last, piece, claimed, tasks, chunk; } Part;
+SHARES = f"""
+/* A thread's part of a step: tasks from `begin` to `end`, and then what it claims of its share and
+ * of others', which have so many pieces each; none where all that it does is fixed. */
+typedef struct {{ int begin, end, tasks, pieces, thread, threads; }} Part;
 
-/* Where thread `thread`'s part of `tasks` begins. */
-static inline int share(int tasks, int thread, int threads) {
-  return (int)((long long)tasks * thread / threads);
-}
+/* Where one of `count` equal shares of `tasks` begins. */
+static inline int share(int tasks, int index, int count) {{
+  return (int)((long long)tasks * index / count);
+}}
 
-/* `fixed` tasks are shared out beforehand; the others go to whoever is ready. */
-static __attribute__((noinline)) Part part_of(int tasks, int fixed, int pieces, int thread,
-                                              int threads) {
-  int begin = share(fixed, thread, threads), last = share(fixed, thread + 1, threads);
-  int piece = (last - begin + pieces - 1) / pieces, chunk = tasks / (16 * threads);
-  return (Part){begin, begin + piece, last, piece, fixed, tasks, chunk < 1 ? 1 : chunk};
-}
+/* A part without anything in it yet. */
+static __attribute__((noinline)) Part claimed_part(int tasks, int thread, int threads) {{
+  int each = (tasks + threads - 1) / threads;
+  return (Part){{0, 0, tasks, min_i32(each, {PIECES}), thread, threads}};
+}}
 
-/* How many are shared out of many: a thread reads memory in one long stretch, and meets again what
- * it wrote. The rest evens out that cores differ, and that other programs use them too. */
-static inline int most_of(int tasks, int threads) {
-  return threads == 1 ? tasks : (int)(tasks * 3LL / 4);
-}
+static __attribute__((noinline)) Part fixed_part(int tasks, int thread, int threads) {{
+  int begin = share(tasks, thread, threads), end = share(tasks, thread + 1, threads);
+  return (Part){{begin, end, tasks, 0, thread, threads}};
+}}
 
-/* What is next for this thread. Whether the same call does it; else another does, if `any_part`. */
-static __attribute__((noinline)) int claim_part(Part *part) {
-  if (part->end < part->last) {
-    part->begin = part->end;
-    part->end = min_i32(part->begin + part->piece, part->last);
-    return 0;
-  }
-  part->begin = part->claimed;
-  if (part->claimed < part->tasks) part->begin += webkiln_claim() * part->chunk;
-  part->end = min_i32(part->begin + part->chunk, part->tasks);
-  return part->begin < part->end;
-}
-
-static inline int any_part(Part *part) { return part->begin < part->end; }
+/* Whether there is more for this thread, and what. */
+static __attribute__((noinline)) int next_part(Part *part) {{
+  int count = part->pieces * part->threads;
+  for (int piece; (piece = webkiln_claim(part->pieces, part->thread, part->threads)) >= 0;) {{
+    part->begin = share(part->tasks, piece, count);
+    part->end = share(part->tasks, piece + 1, count);
+    if (part->begin < part->end) return 1;
+  }}
+  return 0;
+}}
 """.strip()
 
 
@@ -145,13 +136,17 @@ def _case(label: int, call: StepCall, waits: bool, dims: Mapping[Dim, str]) -> l
         for b, own in zip(kernel.buffers, kernel.bound, strict=True)
     ]
     arguments += [_plain(e, dims) for e in kernel.extents.values()]
-    fixed = count if call.small else f"most_of({count}, threads)"
-    pieces = 1 if any(isinstance(s, Once) for s in kernel.body) else PIECES
+    kind = "fixed" if call.small else "claimed"
+    if call.small:
+        again = "if (part.begin < part.end)"
+    elif goes_on(kernel):
+        again = "if (next_part(&part))"
+    else:  # where an engine has optimised the function meanwhile, the next call is of that
+        again = "while (next_part(&part))"
     return [
         f"  case {label}:",
-        f"    part = part_of({count}, {fixed}, {pieces}, thread, threads);",
-        "    if (any_part(&part) || claim_part(&part))",
-        f"      do {call.name}({', '.join([*arguments, '&part'])}); while (any_part(&part));",
+        f"    part = {kind}_part({count}, thread, threads);",
+        f"    {again} {call.name}({', '.join([*arguments, '&part'])});",
         f"    return {int(waits)};",
     ]
 

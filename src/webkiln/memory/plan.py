@@ -18,7 +18,7 @@ from webkiln.memory.weights import WeightSpace, lay_out_weights
 __all__ = ["DIMS", "MAX_DIMS", "MAX_THREADS", "STACKS", "STACK_BYTES", "MemoryPlan", "plan"]
 
 PAGE = 65536
-# The address map of docs/plan.md: the runtime's words in [0, 1024), the module's static data up to
+# The address map of docs/plan.md: the runtime's words in [0, 1536), the module's static data up to
 # 64 KiB, a stack a thread, the weight space, the arena.
 DIMS = 64
 MAX_DIMS = (512 - DIMS) // 4  # the synchronisation words begin at 512

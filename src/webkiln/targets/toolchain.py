@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 PAGE = 65536  # a WebAssembly memory page
-STATIC_END = PAGE  # static data lies in [1024, 64 KiB): the thread stacks begin there
+STATIC_BASE = 1536  # below it are the words of wasm_runtime.h
+STATIC_END = PAGE  # static data ends before the thread stacks begin
 HEADER = Path(__file__).with_name("wasm_runtime.h")
 _WORKERS = 2  # clang takes some hundred MB on a large module
 _TIMEOUT = 900  # seconds; a module takes a few, so this only ends a compiler that hangs
@@ -95,7 +96,13 @@ _COMPILE = (
     *("-Wno-unused-function", "-Wno-unused-parameter", "-Wno-unused-variable"),
     "-Wno-unused-but-set-variable",
 )
-_LINK = ("no-entry", "import-memory", "global-base=1024", "strip-all", "export=__stack_pointer")
+_LINK = (
+    "no-entry",
+    "import-memory",
+    f"global-base={STATIC_BASE}",
+    "strip-all",
+    "export=__stack_pointer",
+)
 
 
 def cache_folder() -> Path:
@@ -164,7 +171,7 @@ def _flags(variant: Variant, memory: int) -> list[str]:
         link.append("shared-memory")
     flags.append(f"-mcpu={cpu}")
     flags += [f"-Wl,--{option}" for option in link]
-    return [*flags, "-Wl,-z,stack-size=1024"]
+    return [*flags, f"-Wl,-z,stack-size={STATIC_BASE}"]
 
 
 @lru_cache(maxsize=1)
@@ -259,7 +266,8 @@ def _check(module: bytes, variant: Variant) -> None:
         raise ToolchainError(f"the compiled {variant.file} lacks {', '.join(sorted(missing))}")
     if (end := info.globals["__data_end"]) > STATIC_END:
         raise ToolchainError(
-            f"the generated C has {end - 1024} bytes of static data, {STATIC_END - 1024} fit",
+            f"the generated C has {end - STATIC_BASE} bytes of static data, "
+            f"{STATIC_END - STATIC_BASE} fit",
             hint="this is a bug in webkiln; please report it with the model",
         )
 

@@ -10,10 +10,11 @@
  * every step that returns 1, so that the next may read all that it and earlier ones wrote. Where it
  * returns 0, on every thread, the next may begin before others have done their shares of it; such a
  * step claims nothing. A step that needs a barrier inside calls webkiln_barrier(threads) on every
- * thread. To share work of uneven cost, or among uneven cores, a step takes tiles one at a time with
- * webkiln_claim():
+ * thread. To share work of uneven cost, or among uneven cores, a step has so many pieces for each
+ * thread, and takes one at a time with webkiln_claim():
  *
- *     for (int tile; (tile = webkiln_claim()) < tiles;) ...    // restarts at each barrier
+ *     for (int piece; (piece = webkiln_claim(pieces, thread, threads)) >= 0;)
+ *         ...                                   // of pieces * threads; restarts at each barrier
  *
  * Compiled by clang from the ziglang wheel (0.17.1), no libc:
  *
@@ -23,7 +24,7 @@
  *       -mcpu=...+atomics -DWEBKILN_THREADS -Wl,--shared-memory   threads variants
  *       -Wl,--no-entry -Wl,--import-memory
  *       -Wl,--initial-memory=BYTES -Wl,--max-memory=BYTES    plan.wasm.memory.bytes, both
- *       -Wl,--global-base=1024 -Wl,-z,stack-size=1024        static data from 1024
+ *       -Wl,--global-base=1536 -Wl,-z,stack-size=1536        static data from 1536
  *       -Wl,--export=__stack_pointer -Wl,--strip-all
  *       module.c -o module.wasm
  *
@@ -44,11 +45,13 @@ enum {
     WEBKILN_PROGRAM = 516,   /* the program to run, or -1: stop */
     WEBKILN_ARRIVED = 576,   /* threads that reached the barrier */
     WEBKILN_PHASE = 640,     /* counts barriers; threads sleep on it */
-    WEBKILN_CLAIMED = 704,   /* tiles handed out since the last barrier */
     WEBKILN_TRAPPED = 768,   /* a helper trapped and will not arrive; see webkiln_barrier */
     WEBKILN_SLEEPERS = 832,  /* threads that may be asleep; nobody is woken while there are none */
-    WEBKILN_WASTED = 896     /* looks at a phase that came too late; see webkiln_await_phase */
+    WEBKILN_WASTED = 896,    /* looks at a phase that came too late; see webkiln_await_phase */
+    WEBKILN_CLAIMS = 1024    /* what is taken of each thread's pieces; see webkiln_take */
 };
+
+#define WEBKILN_LINE 64
 
 /* Looks this often before sleeping; 4096 looks are about 10 microseconds. Between runs nobody knows
  * how long it will be. */
@@ -71,6 +74,34 @@ int webkiln_steps(int program);
 int webkiln_step(int program, int step, int thread, int threads);
 
 static inline int *webkiln_word(int address) { return (int *)(unsigned long)address; }
+
+/* A piece of `owner`'s, the next from the front or from the back; -1 if all are taken. The claim has
+ * two counts, and the phase that they are of: it is void after the next barrier, where nobody need
+ * put it back. */
+static int webkiln_take(int owner, int pieces, int from_back) {
+    typedef unsigned long long Claim;
+    Claim *place = (Claim *)(unsigned long)(WEBKILN_CLAIMS + owner * WEBKILN_LINE);
+    unsigned phase = (unsigned)__atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_RELAXED);
+    for (Claim old = __atomic_load_n(place, __ATOMIC_RELAXED);;) {
+        unsigned taken = old >> 32 == phase ? (unsigned)old : 0;
+        int front = taken & 0xffff, back = taken >> 16;
+        if (front + back >= pieces) return -1;
+        Claim claim = (Claim)phase << 32 | (taken + (from_back ? 0x10000u : 1u));
+        if (__atomic_compare_exchange_n(place, &old, claim, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return from_back ? pieces - 1 - back : front;
+    }
+}
+
+/* The next of a step's `pieces` for each thread, -1 if all are taken: this thread's own from the
+ * first on, then the last that another one has left. Where threads are equally fast, each reads its
+ * share of memory in one stretch. */
+static int webkiln_claim(int pieces, int thread, int threads) {
+    for (int i = 0, owner = thread; i < threads; i++, owner = owner + 1 < threads ? owner + 1 : 0) {
+        int piece = webkiln_take(owner, pieces, i > 0);
+        if (piece >= 0) return owner * pieces + piece;
+    }
+    return -1;
+}
 
 /* The value of dimension `index` in this run. */
 static inline int webkiln_dim(int index) { return webkiln_word(WEBKILN_DIMS)[index]; }
@@ -114,10 +145,6 @@ static void webkiln_call(int program, int threads) {
     webkiln_signal(WEBKILN_CALL, (int)(((unsigned)call & ~255u) + 256u) | threads);
 }
 
-static int webkiln_claim(void) {
-    return __atomic_fetch_add(webkiln_word(WEBKILN_CLAIMED), 1, __ATOMIC_RELAXED);
-}
-
 /* Traps too when a helper did. The helper's worker sets the word, then moves the phase on: a thread
  * that does not see the one yet is woken by the other. */
 static void webkiln_check_team(void) {
@@ -142,7 +169,6 @@ static void webkiln_barrier(int threads) {
     webkiln_check_team();
     if (__atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL) == threads - 1) {
         __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(webkiln_word(WEBKILN_CLAIMED), 0, __ATOMIC_RELAXED);
         webkiln_signal(WEBKILN_PHASE, phase + 1);
     } else {
         webkiln_await_phase(phase);
@@ -152,10 +178,9 @@ static void webkiln_barrier(int threads) {
 
 #else
 
-static int webkiln_claim(void) { return (*webkiln_word(WEBKILN_CLAIMED))++; }
 static void webkiln_barrier(int threads) {
     (void)threads;
-    *webkiln_word(WEBKILN_CLAIMED) = 0;
+    ++*webkiln_word(WEBKILN_PHASE);
 }
 
 #endif
@@ -169,6 +194,7 @@ static void webkiln_work(int program, int thread, int threads) {
 /* Runs the program as thread 0 of `threads`; returns when all of them are done. The last step's
  * barrier sees to that. */
 WEBKILN_EXPORT(run) void webkiln_run(int program, int threads) {
+    ++*webkiln_word(WEBKILN_PHASE); /* a step that trapped left claims behind */
 #ifdef WEBKILN_THREADS
     if (threads > 1) {
         *webkiln_word(WEBKILN_WASTED) = 0;

@@ -2,7 +2,7 @@ static const f32 k0_pool[] = {0.0f};
 KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, Part *part) {
   const f32 *pool = k0_pool;
   __asm__("" : "+r"(pool));
-  do for (int task = part->begin, end = part->end; task < end; task++) {
+  for (int task = part->begin, end = part->end; task < end; task++) {
     const int v0 = 0;
     const int v1 = 0;
     const int v2 = task;
@@ -33,14 +33,14 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
       *(f32x8 *)((b2 + (((v2 * 8) + (v0 * 8)) + (min_i32(v3, 190) * 32))) + 128) = v8;
       *(f32x8 *)((b2 + (((v2 * 8) + (v0 * 8)) + (min_i32(v3, 190) * 32))) + 160) = v9;
     }
-  } while (claim_part(part));
+  }
 }
 
 static const f32 k1_pool[] = {0.0f};
 KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2, Part *part) {
   const f32 *pool = k1_pool;
   __asm__("" : "+r"(pool));
-  do for (int task = part->begin, end = part->end; task < end; task++) {
+  for (int task = part->begin, end = part->end; task < end; task++) {
     const int v0 = task;
     for (int v1 = 0; v1 < 1; v1++) {
       for (int v2 = 0; v2 < 32; v2 += 16) {
@@ -102,14 +102,14 @@ KERNEL void k1(const f32 *restrict b0, const f32 *restrict b1, f32 *restrict b2,
         *(f32x16 *)((b2 + ((v2 + (v0 * 448)) + (v1 * 32))) + 0) = v3;
       }
     }
-  } while (claim_part(part));
+  }
 }
 
 KERNEL void k2(const f32 *restrict b0, f32 *restrict b1, Part *part) {
-  do for (int task = part->begin, end = part->end; task < end; task++) {
+  for (int task = part->begin, end = part->end; task < end; task++) {
     const int v0 = task;
     for (int v1 = 0; v1 < 196; v1++) {
       (b1 + ((v0 * 196) + v1))[0] = (b0 + (v0 + (v1 * 32)))[0];
     }
-  } while (claim_part(part));
+  }
 }

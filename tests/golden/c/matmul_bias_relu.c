@@ -2,7 +2,7 @@ static const f32 k0_pool[] = {0.0f};
 KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restrict b2, f32 *restrict b3, int v0, Part *part) {
   const f32 *pool = k0_pool;
   __asm__("" : "+r"(pool));
-  do for (int task = part->begin, end = part->end; task < end; task++) {
+  for (int task = part->begin, end = part->end; task < end; task++) {
     const int v1 = 0;
     const int v2 = task % ((v0 + 629) / 630), rest1 = task / ((v0 + 629) / 630);
     const int v3 = rest1;
@@ -55,5 +55,5 @@ KERNEL void k0(const f32 *restrict b0, const f32 *restrict b1, const f32 *restri
         *(f32x8 *)((b3 + (s10 + (v4 * 128))) + 0) = max_f32x8((v5 + *(const f32x8 *)((b2 + s10) + 0)), splat_f32x8(pool[0]));
       }
     }
-  } while (claim_part(part));
+  }
 }

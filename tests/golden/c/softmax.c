@@ -2,7 +2,7 @@ static const f32 k0_pool[] = {-__builtin_inff(), 0.0f, -88.0f, 1.442695040888963
 KERNEL void k0(const f32 *restrict b0, f32 *restrict b1, int v0, Part *part) {
   const f32 *pool = k0_pool;
   __asm__("" : "+r"(pool));
-  do for (int task = part->begin, end = part->end; task < end; task++) {
+  for (int task = part->begin, end = part->end; task < end; task++) {
     const int v1 = task % ((v0 + 4095) / 4096), rest0 = task / ((v0 + 4095) / 4096);
     const int v2 = rest0;
     f32x16 v3 = splat_f32x16(pool[0]);
@@ -49,5 +49,5 @@ KERNEL void k0(const f32 *restrict b0, f32 *restrict b1, int v0, Part *part) {
       const f32 s17 = ((s14 - (s16 * 0.693359375f)) - (s16 * -0.00021219444005471377f));
       (b1 + ((v2 * v0) + v9))[0] = ((((((((((((((0.001381461275741458f * s17) + 0.008368710055947304f) * s17) + 0.04166838899254799f) * s17) + 0.1666652113199234f) * s17) + 0.4999999403953552f) * s17) + 1.0f) * s17) + 1.0f) * bits_i32_f32((bits_f32_i32(s15) << 23))) * (1.0f / v8));
     }
-  } while (claim_part(part));
+  }
 }

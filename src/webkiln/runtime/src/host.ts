@@ -19,7 +19,7 @@ import { openWebGPU, type WebGPUModel } from "./webgpu.js";
 const INTERVAL = 30;
 /** What can wait does while runs follow one another within so many ms, as an answer's do; so long at most. */
 const PAUSE = 250;
-const LONGEST_PAUSE = 1000;
+const LONGEST_PAUSE = 5000;
 const PROFILE_RUNS = 5;
 
 /** Outputs up to this size may be carried over to the next run. */

@@ -11,9 +11,8 @@ import type { WeightSink } from "./pieces.js";
 import type { Helpers, RunInputs } from "./protocol.js";
 import { Crew, instantiate, ThreadStartError, type Exports } from "./wasm-threads.js";
 
-/** Words of the ABI (wasm_runtime.h), by address: what helpers sleep on, and the tiles handed out. */
+/** A word of the ABI (wasm_runtime.h), by its address: what helpers sleep on. */
 const CALL = 512;
-const CLAIMED = 704;
 
 /** Weights go to another engine in portions of so many bytes, between which runs may happen. */
 const PORTION = 8 << 20;
@@ -181,7 +180,6 @@ async function warmUp(
       } catch {
         // Indices among weights may be anything before all of them are there and found right.
         exports.__stack_pointer.value = stack;
-        new Int32Array(memory.buffer)[CLAIMED / 4] = 0;
         return false;
       }
     }
