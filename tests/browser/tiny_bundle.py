@@ -37,6 +37,13 @@ static const float *const w = (const float *){WEIGHTS_AT};
 
 int webkiln_steps(int program) {{ (void)program; return 3; }}
 
+int webkiln_weights(int program, int step, int index, int *bytes) {{
+    (void)program;
+    if (step != 1 || index) return 0;
+    *bytes = {4 * WEIGHTS};
+    return {WEIGHTS_AT};
+}}
+
 int webkiln_step(int program, int step, int thread, int threads) {{
     (void)program;
     int n = webkiln_dim(0);

@@ -208,9 +208,9 @@ def test_equal_kernels_are_one() -> None:
     assert list(merged.sources) == ["k0"]
 
 
-def driven(graph: str, moved: dict[int, int] | None = None) -> list[str]:
-    """The driver's cases for a graph's steps. Buffer i in the order of use is at 4096 (i + 1), or
-    where `moved` has it.
+def driver_of(graph: str, moved: dict[int, int] | None = None) -> tuple[str, str]:
+    """The driver's switches over steps and their weights. Buffer i in the order of use is at
+    4096 (i + 1), or where `moved` has it.
     """
     program = lower(graph)
     steps = schedule_program(program, "wasm")
@@ -223,7 +223,13 @@ def driven(graph: str, moved: dict[int, int] | None = None) -> list[str]:
         for s, k in zip(steps, names.of_step, strict=True)
     ]
     text = module_source(names.sources, names.kernels, [calls], program.dims)
-    return text.partition("switch (program << 16 | step) {")[2].split("case ")[1:]
+    _, steps_, weights = text.split("switch (program << 16 | step) {")
+    return steps_, weights
+
+
+def driven(graph: str, moved: dict[int, int] | None = None) -> list[str]:
+    """The driver's cases for a graph's steps."""
+    return driver_of(graph, moved)[0].split("case ")[1:]
 
 
 def test_the_driver_passes_dims_and_shares_tasks() -> None:
@@ -232,6 +238,15 @@ def test_the_driver_passes_dims_and_shares_tasks() -> None:
     assert f"part = claimed_part({tasks}, thread, threads);" in case
     assert "while (next_part(&part)) k0((f32 *)4096, (f32 *)8192, d0, &part);" in case
     assert "return 1;" in case
+
+
+@pytest.mark.parametrize(("rows", "ahead"), [(1, True), (64, False)])
+def test_weights_that_a_step_reads_once_can_be_read_ahead(rows: int, ahead: bool) -> None:
+    graph = f"""g (float[{rows},256] x) => (float[{rows},128] y)
+        <float[256,128] w = {{{", ".join(["1"] * 256 * 128)}}}> {{ y = MatMul(x, w) }}"""
+    weights = driver_of(graph)[1]
+    assert ("if (index == 0) return *bytes = 131072" in weights) is ahead
+    assert "index == 1" not in weights
 
 
 BRANCHES = """g (float[2,{n}] x, float[2,{n}] z) => (float[2,{n}] y) {{

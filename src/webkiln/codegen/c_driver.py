@@ -1,7 +1,7 @@
 """The driver of a C module: which kernel a step calls, on which addresses, over which tasks.
 
-It defines the two functions that wasm_runtime.h asks for: how many steps a program has, and one
-thread's share of one step.
+It defines the functions that wasm_runtime.h asks for: how many steps a program has, one thread's
+share of one step, and the weights that are worth reading ahead of a step.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ SMALL = 1 << 14
 
 #: Pieces of a thread's share of a step, at most: as evenly as that the threads come to an end.
 PIECES = 16
+
+#: Memory is what a step takes time for where it has fewer operations than so many for a byte of its
+#: weights: products of one row have two for each weight, and a weight is half a byte or more.
+READ_ONCE = 8
+
+#: Stretches of weights that a thread may read ahead are as long at least.
+STRETCH = 1 << 14
 
 #: How threads share a step. Kernels include the loop over its parts, so that what they do once is
 #: done once a call.
@@ -80,6 +87,18 @@ class StepCall:
         cost = simplify(self.step.flops + self.step.bytes)
         return isinstance(cost, Const) and int(cost.value) <= SMALL
 
+    @property
+    def weights(self) -> list[tuple[int, int]]:
+        """Addresses and sizes of the weights that it reads once, if it does little else."""
+        found = [
+            (self.addresses[b], self.sizes[b])
+            for b in self.step.kernel.bound
+            if b.role == "constant" and self.sizes[b] >= STRETCH
+        ]
+        flops = simplify(self.step.flops)
+        limit = READ_ONCE * sum(size for _, size in found)
+        return found if isinstance(flops, Const) and int(flops.value) <= limit else []
+
     def disturbs(self, other: StepCall) -> bool:
         """Whether it touches what `other` writes, or writes what that touches."""
         mine, others = self.step.writes, other.step.writes
@@ -96,7 +115,7 @@ def _meet(some: Sequence[range], others: Sequence[range]) -> bool:
 
 
 def driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
-    """`webkiln_steps` and `webkiln_step`."""
+    """`webkiln_steps`, `webkiln_step` and `webkiln_weights`."""
     counts = " : ".join(f"program == {i} ? {len(steps)}" for i, steps in enumerate(programs))
     lines = [f"int webkiln_steps(int program) {{ return {counts} : 0; }}", ""]
     lines.append("int webkiln_step(int program, int step, int thread, int threads) {")
@@ -108,7 +127,21 @@ def driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
     for p, steps in enumerate(programs):
         for i, (call, waits) in enumerate(zip(steps, _waits(steps), strict=True)):
             lines += _case(p << 16 | i, call, waits, names)
-    return "\n".join([*lines, "  }", "  return 1;", "}"])
+    lines += ["  }", "  return 1;", "}", ""]
+    return "\n".join([*lines, *_weights(programs)])
+
+
+def _weights(programs: Sequence[Sequence[StepCall]]) -> list[str]:
+    lines = ["int webkiln_weights(int program, int step, int index, int *bytes) {"]
+    lines.append("  switch (program << 16 | step) {")
+    for p, steps in enumerate(programs):
+        for i, call in enumerate(steps):
+            if not call.small and call.weights:
+                lines.append(f"  case {p << 16 | i}:")
+                for index, (address, size) in enumerate(call.weights):
+                    lines.append(f"    if (index == {index}) return *bytes = {size}, {address};")
+                lines.append("    break;")
+    return [*lines, "  }", "  return 0;", "}"]
 
 
 def _waits(steps: Sequence[StepCall]) -> list[bool]:

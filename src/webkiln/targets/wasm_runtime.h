@@ -5,6 +5,7 @@
  *     #include "wasm_runtime.h"
  *     int webkiln_steps(int program) { return 12; }
  *     int webkiln_step(int program, int step, int thread, int threads) { ... return 1; }
+ *     int webkiln_weights(int program, int step, int index, int *bytes) { ... return 0; }
  *
  * `webkiln_step` does thread `thread`'s share of a step. The driver below puts a barrier after
  * every step that returns 1, so that the next may read all that it and earlier ones wrote. Where it
@@ -15,6 +16,10 @@
  *
  *     for (int piece; (piece = webkiln_claim(pieces, thread, threads)) >= 0;)
  *         ...                                   // of pieces * threads; restarts at each barrier
+ *
+ * `webkiln_weights` names stretches of weights that a step's threads share in this order and read
+ * once: the address of the `index`-th and its bytes, 0 beyond the last. A thread that waits reads its
+ * share of the next ones ahead.
  *
  * Compiled by clang from the ziglang wheel (0.17.1), no libc:
  *
@@ -72,6 +77,7 @@ enum {
 
 int webkiln_steps(int program);
 int webkiln_step(int program, int step, int thread, int threads);
+int webkiln_weights(int program, int step, int index, int *bytes);
 
 static inline int *webkiln_word(int address) { return (int *)(unsigned long)address; }
 
@@ -162,18 +168,56 @@ static void webkiln_await_phase(int phase) {
     }
 }
 
+/* Counts this thread in and returns whether it was the last of `threads`, which lets all pass. */
+static int webkiln_arrive(int phase, int threads) {
+    int *arrived = webkiln_word(WEBKILN_ARRIVED);
+    webkiln_check_team();
+    if (__atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL) < threads - 1) return 0;
+    __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
+    webkiln_signal(WEBKILN_PHASE, phase + 1);
+    return 1;
+}
+
+static int webkiln_phase(void) {
+    return __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_ACQUIRE);
+}
+
 /* Nobody passes before all `threads` are here; what they wrote is then visible to all. */
 static void webkiln_barrier(int threads) {
-    int *arrived = webkiln_word(WEBKILN_ARRIVED);
-    int phase = __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_ACQUIRE);
+    int phase = webkiln_phase();
+    if (webkiln_arrive(phase, threads)) return;
+    webkiln_await_phase(phase);
     webkiln_check_team();
-    if (__atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL) == threads - 1) {
-        __atomic_store_n(arrived, 0, __ATOMIC_RELAXED);
-        webkiln_signal(WEBKILN_PHASE, phase + 1);
-    } else {
-        webkiln_await_phase(phase);
-        webkiln_check_team();
+}
+
+/* How much of its share of a step's weights a thread has read ahead. */
+typedef struct { int step, bytes; } webkiln_ahead;
+
+/* A thread that waits for the others reads into its cache what it will need next. So much at most, as
+ * it may wait for long; in looks of so many cache lines, between which the others may arrive. */
+#define WEBKILN_MOST_AHEAD (1 << 18)
+#define WEBKILN_LINES_A_LOOK 16
+
+static void webkiln_read_ahead(webkiln_ahead *ahead, int program, int step, int thread, int threads,
+                               int phase) {
+    int bytes, address, sum = 0, steps = webkiln_steps(program);
+    while (step < steps && !webkiln_weights(program, step, 0, &bytes)) step++;
+    if (step == steps) return;
+    if (ahead->step != step) *ahead = (webkiln_ahead){step, 0};
+    int from = ahead->bytes;
+    for (int i = 0; (address = webkiln_weights(program, step, i, &bytes)); i++) {
+        int share = bytes / threads & -(WEBKILN_LINES_A_LOOK * WEBKILN_LINE);
+        volatile int *line = webkiln_word(address + share * thread);
+        for (; from < share; from += WEBKILN_LINES_A_LOOK * WEBKILN_LINE) {
+            if (ahead->bytes >= WEBKILN_MOST_AHEAD || webkiln_phase() != phase) goto done;
+            for (int k = 0; k < WEBKILN_LINES_A_LOOK; k++)
+                sum += line[(from + k * WEBKILN_LINE) / (int)sizeof(int)];
+            ahead->bytes += WEBKILN_LINES_A_LOOK * WEBKILN_LINE;
+        }
+        from -= share;
     }
+done: /* where nobody looks; engines leave out what has no use */
+    *webkiln_word(WEBKILN_CLAIMS + thread * WEBKILN_LINE + 32) = sum;
 }
 
 #else
@@ -185,11 +229,29 @@ static void webkiln_barrier(int threads) {
 
 #endif
 
+#ifdef WEBKILN_THREADS
+
+static void webkiln_work(int program, int thread, int threads) {
+    webkiln_ahead ahead = {-1, 0};
+    for (int step = 0, steps = webkiln_steps(program); step < steps; step++) {
+        if (!webkiln_step(program, step, thread, threads)) continue;
+        int phase = webkiln_phase();
+        if (webkiln_arrive(phase, threads)) continue;
+        webkiln_read_ahead(&ahead, program, step + 1, thread, threads, phase);
+        webkiln_await_phase(phase);
+        webkiln_check_team();
+    }
+}
+
+#else
+
 static void webkiln_work(int program, int thread, int threads) {
     for (int step = 0, steps = webkiln_steps(program); step < steps; step++) {
         if (webkiln_step(program, step, thread, threads)) webkiln_barrier(threads);
     }
 }
+
+#endif
 
 /* Runs the program as thread 0 of `threads`; returns when all of them are done. The last step's
  * barrier sees to that. */
