@@ -37,7 +37,7 @@ static const float *const w = (const float *){WEIGHTS_AT};
 
 int webkiln_steps(int program) {{ (void)program; return 3; }}
 
-int webkiln_weights(int program, int step, int index, int *bytes) {{
+unsigned webkiln_weights(int program, int step, int index, unsigned *bytes) {{
     (void)program;
     if (step != 1 || index) return 0;
     *bytes = {4 * WEIGHTS};

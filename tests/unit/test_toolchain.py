@@ -31,7 +31,9 @@ def module(step: str = "", before: str = "", weights: str = "") -> str:
 #include "wasm_runtime.h"
 {before}
 int webkiln_steps(int program) {{ return 1; }}
-int webkiln_weights(int program, int step, int index, int *bytes) {{ {weights} return 0; }}
+unsigned webkiln_weights(int program, int step, int index, unsigned *bytes) {{
+  {weights} return 0;
+}}
 int webkiln_step(int program, int step, int thread, int threads) {{ {step} return 1; }}
 """
 
@@ -296,6 +298,12 @@ def test_a_thread_that_waits_reads_its_share_of_the_next_weights(tmp_path):
     assert exits == [0, 0]
     assert first == 16 * (1 + 10)
     assert second == 16 * (2 + 20)
+
+
+def test_weights_may_be_and_lie_beyond_two_gibibytes(tmp_path):
+    weights = "switch (index) { case 0: return *bytes = 2952790016, 65536;"
+    source = module(weights=f"{weights} case 1: return *bytes = 65536, 3221225472; }}")
+    assert compile_variants(source, MEMORY, cache=tmp_path)
 
 
 def test_each_thread_has_a_place_for_its_claims():

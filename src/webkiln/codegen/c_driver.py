@@ -132,7 +132,7 @@ def driver(programs: Sequence[Sequence[StepCall]], dims: Sequence[Dim]) -> str:
 
 
 def _weights(programs: Sequence[Sequence[StepCall]]) -> list[str]:
-    lines = ["int webkiln_weights(int program, int step, int index, int *bytes) {"]
+    lines = ["unsigned webkiln_weights(int program, int step, int index, unsigned *bytes) {"]
     lines.append("  switch (program << 16 | step) {")
     for p, steps in enumerate(programs):
         for i, call in enumerate(steps):

@@ -5,7 +5,7 @@
  *     #include "wasm_runtime.h"
  *     int webkiln_steps(int program) { return 12; }
  *     int webkiln_step(int program, int step, int thread, int threads) { ... return 1; }
- *     int webkiln_weights(int program, int step, int index, int *bytes) { ... return 0; }
+ *     unsigned webkiln_weights(int program, int step, int index, unsigned *bytes) { ... return 0; }
  *
  * `webkiln_step` does thread `thread`'s share of a step. The driver below puts a barrier after
  * every step that returns 1, so that the next may read all that it and earlier ones wrote. Where it
@@ -77,7 +77,7 @@ enum {
 
 int webkiln_steps(int program);
 int webkiln_step(int program, int step, int thread, int threads);
-int webkiln_weights(int program, int step, int index, int *bytes);
+unsigned webkiln_weights(int program, int step, int index, unsigned *bytes);
 
 static inline int *webkiln_word(int address) { return (int *)(unsigned long)address; }
 
@@ -200,14 +200,15 @@ typedef struct { int step, bytes; } webkiln_ahead;
 
 static void webkiln_read_ahead(webkiln_ahead *ahead, int program, int step, int thread, int threads,
                                int phase) {
-    int bytes, address, sum = 0, steps = webkiln_steps(program);
+    unsigned address, bytes;
+    int sum = 0, steps = webkiln_steps(program);
     while (step < steps && !webkiln_weights(program, step, 0, &bytes)) step++;
     if (step == steps) return;
     if (ahead->step != step) *ahead = (webkiln_ahead){step, 0};
     int from = ahead->bytes;
     for (int i = 0; (address = webkiln_weights(program, step, i, &bytes)); i++) {
-        int share = bytes / threads & -(WEBKILN_LINES_A_LOOK * WEBKILN_LINE);
-        volatile int *line = webkiln_word(address + share * thread);
+        int share = (int)(bytes / (unsigned)threads) & -(WEBKILN_LINES_A_LOOK * WEBKILN_LINE);
+        volatile int *line = webkiln_word((int)(address + (unsigned)(share * thread)));
         for (; from < share; from += WEBKILN_LINES_A_LOOK * WEBKILN_LINE) {
             if (ahead->bytes >= WEBKILN_MOST_AHEAD || webkiln_phase() != phase) goto done;
             for (int k = 0; k < WEBKILN_LINES_A_LOOK; k++)
