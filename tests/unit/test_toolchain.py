@@ -281,15 +281,17 @@ def test_a_thread_that_waits_reads_its_share_of_the_next_weights(tmp_path):
     step = """
     int *words = (int *)700000, *lines = (int *)730000, *known = (int *)740000;
     int *read1 = webkiln_word(WEBKILN_CLAIMS + WEBKILN_LINE + 32), *read2 = read1 + 16;
+    int *wasted = webkiln_word(WEBKILN_WASTED);
     if (step == 0 && thread == 0) {
       *read1 = *read2 = 0;
       for (int i = 0; i < 768; i++) lines[i] = i / 256, lines[i + 1024] = i / 256 * 10;
     }
     if (step == 1 && thread) while (!__atomic_load_n(known, __ATOMIC_ACQUIRE)) {}
     if (step == 1 && thread == 0) {
+      __atomic_store_n(wasted, 0, __ATOMIC_RELAXED);  // without patience nobody reads ahead
       __atomic_store_n(known, 1, __ATOMIC_RELEASE);
-      while (!__atomic_load_n(read1, __ATOMIC_ACQUIRE)) {}
-      while (!__atomic_load_n(read2, __ATOMIC_ACQUIRE)) {}
+      while (!__atomic_load_n(read1, __ATOMIC_ACQUIRE) || !__atomic_load_n(read2, __ATOMIC_ACQUIRE))
+        __atomic_store_n(wasted, 0, __ATOMIC_RELAXED);
       words[1] = *read1;
       words[2] = *read2;
     }

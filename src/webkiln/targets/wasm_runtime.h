@@ -64,12 +64,12 @@ enum {
 
 /* Between steps the others are seldom further behind than a step takes, so a thread looks on. If they
  * are, the system may have two threads on one core. As long as both can run it moves one away at its
- * next tick, every 4 ms on Linux, while threads that sleep in turn stay there for the whole run: hence
- * 5 ms, about. But if another program has the other core, nothing is moved, and each look takes the
- * time of the thread that is waited for: 6 tokens a second instead of 90. So these 5 ms are for all
- * waits of a run together, but for the first 20 microseconds of each. */
+ * next tick, every 4 ms on Linux, while threads that sleep in turn stay there for the whole run. But if
+ * another program has the other core, nothing is moved, and each look takes the time of the thread that
+ * is waited for: 6 tokens a second instead of 90. So about 1.3 ms are for all waits of a run together,
+ * but for the first 20 microseconds of each: runs follow one another, and a tick comes in one of three. */
 #define WEBKILN_SPIN_IN_RUN (1 << 13)
-#define WEBKILN_PATIENCE (1 << 21)
+#define WEBKILN_PATIENCE (1 << 19)
 
 /* A helper that was woken before there is anything to do will have it in a moment: the page wakes
  * helpers while its message is on the way to thread 0. About 1.3 milliseconds. */
@@ -200,6 +200,7 @@ typedef struct { int step, bytes; } webkiln_ahead;
 
 static void webkiln_read_ahead(webkiln_ahead *ahead, int program, int step, int thread, int threads,
                                int phase) {
+    if (*webkiln_word(WEBKILN_WASTED) >= WEBKILN_PATIENCE) return; /* somebody else needs the core */
     unsigned address, bytes;
     int sum = 0, steps = webkiln_steps(program);
     while (step < steps && !webkiln_weights(program, step, 0, &bytes)) step++;
