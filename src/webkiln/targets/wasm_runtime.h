@@ -62,13 +62,15 @@ enum {
  * how long it will be. */
 #define WEBKILN_SPIN_BETWEEN_RUNS 4096
 
-/* Between steps the others are seldom further behind than a step takes, so a thread looks on. If they
- * are, the system may have two threads on one core. As long as both can run it moves one away at its
- * next tick, every 4 ms on Linux, while threads that sleep in turn stay there for the whole run. But if
- * another program has the other core, nothing is moved, and each look takes the time of the thread that
- * is waited for: 6 tokens a second instead of 90. So about 1.3 ms are for all waits of a run together,
- * but for the first 20 microseconds of each: runs follow one another, and a tick comes in one of three. */
-#define WEBKILN_SPIN_IN_RUN (1 << 13)
+/* Between steps the others are seldom further behind than a step takes, so a thread looks on: what one
+ * thread does alone, or a task more than others, takes up to 160 microseconds. If they are, the system may
+ * have two threads on one core. As long as both can run it moves one away at its next tick, every 4 ms on
+ * Linux, while threads that sleep in turn stay there for the whole run. But if another program has the
+ * other core, nothing is moved, and each look takes the time of the thread that is waited for: 6 tokens a
+ * second instead of 90. So about 1.3 ms are for the longer waits of a run together; then a thread sleeps
+ * after 20 microseconds. Runs follow one another, and a tick comes in one of three. */
+#define WEBKILN_SPIN_IN_RUN (1 << 16)
+#define WEBKILN_SPIN_IMPATIENT (1 << 13)
 #define WEBKILN_PATIENCE (1 << 19)
 
 /* A helper that was woken before there is anything to do will have it in a moment: the page wakes
@@ -157,14 +159,21 @@ static void webkiln_check_team(void) {
     if (__atomic_load_n(webkiln_word(WEBKILN_TRAPPED), __ATOMIC_ACQUIRE)) __builtin_trap();
 }
 
+/* Whether threads of this run were waited for so long that they will not be any more. */
+static int webkiln_impatient(void) {
+    return __atomic_load_n(webkiln_word(WEBKILN_WASTED), __ATOMIC_RELAXED) >= WEBKILN_PATIENCE;
+}
+
 /* Waits until the phase is no longer `phase`, without sleeping while there is patience. */
 static void webkiln_await_phase(int phase) {
-    int *wasted = webkiln_word(WEBKILN_WASTED);
-    while (webkiln_look(WEBKILN_PHASE, phase, WEBKILN_SPIN_IN_RUN) == phase) {
-        if (__atomic_fetch_add(wasted, WEBKILN_SPIN_IN_RUN, __ATOMIC_RELAXED) < WEBKILN_PATIENCE)
-            continue;
-        webkiln_await(WEBKILN_PHASE, phase, 0);
-        return;
+    int spin = webkiln_impatient() ? WEBKILN_SPIN_IMPATIENT : WEBKILN_SPIN_IN_RUN;
+    while (webkiln_look(WEBKILN_PHASE, phase, spin) == phase) {
+        if (webkiln_impatient()) {
+            webkiln_await(WEBKILN_PHASE, phase, 0);
+            return;
+        }
+        spin = WEBKILN_SPIN_IMPATIENT;
+        __atomic_fetch_add(webkiln_word(WEBKILN_WASTED), spin, __ATOMIC_RELAXED);
     }
 }
 
@@ -200,7 +209,7 @@ typedef struct { int step, bytes; } webkiln_ahead;
 
 static void webkiln_read_ahead(webkiln_ahead *ahead, int program, int step, int thread, int threads,
                                int phase) {
-    if (*webkiln_word(WEBKILN_WASTED) >= WEBKILN_PATIENCE) return; /* somebody else needs the core */
+    if (webkiln_impatient()) return; /* somebody else needs the core */
     unsigned address, bytes;
     int sum = 0, steps = webkiln_steps(program);
     while (step < steps && !webkiln_weights(program, step, 0, &bytes)) step++;

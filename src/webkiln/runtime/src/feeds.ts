@@ -72,15 +72,25 @@ export function bind(
   return dims;
 }
 
-/** Whether anything that the program does depends on the dimension. */
-function needs({ inputs, outputs, steps }: PlanProgram, name: string): boolean {
-  const mentions = (e: Expression): boolean =>
-    typeof e === "object" ? mentions(e[1]) || mentions(e[2]) : e === name;
-  return (
-    [...inputs, ...outputs].some(({ shape }) => shape.some(mentions)) ||
-    steps.wasm.some(({ flops, bytes }) => mentions(flops) || mentions(bytes)) ||
-    steps.webgpu.some(({ params, workgroups }) => [...params, ...workgroups].some(mentions))
-  );
+/** The dimensions that anything which a program does depends on. A plan has thousands of expressions. */
+const needed = new WeakMap<PlanProgram, ReadonlySet<string>>();
+
+function needs(program: PlanProgram, name: string): boolean {
+  let names = needed.get(program);
+  if (!names) needed.set(program, (names = mentioned(program)));
+  return names.has(name);
+}
+
+function mentioned({ inputs, outputs, steps }: PlanProgram): ReadonlySet<string> {
+  const names = new Set<string>();
+  const add = (e: Expression): void => {
+    if (typeof e === "object") [e[1], e[2]].forEach(add);
+    else if (typeof e === "string") names.add(e);
+  };
+  for (const { shape } of [...inputs, ...outputs]) shape.forEach(add);
+  for (const { flops, bytes } of steps.wasm) [flops, bytes].forEach(add);
+  for (const { params, workgroups } of steps.webgpu) [...params, ...workgroups].forEach(add);
+  return names;
 }
 
 function bindPort(
@@ -172,20 +182,30 @@ function sameBits(dtype: DType, storage: Storage): boolean {
 export function toStorage(tensor: Tensor, storage: Storage, name: string): Uint8Array<ArrayBuffer> {
   const { dtype, data } = tensor;
   if (sameBits(dtype, storage)) return bytesOf(data) as Uint8Array<ArrayBuffer>;
-  const from = data as ArrayLike<number | bigint>;
-  const target = viewAs(storage, new ArrayBuffer(from.length * storageSize(storage)));
-  const read = dtype === "float16" ? (v: number | bigint) => fromHalf(v as number) : Number;
-  for (let i = 0; i < from.length; i++) {
-    const value = read(from[i]!);
-    target[i] = storage === "float16" ? toHalf(value) : value;
-    // Only integers can overflow their storage; int64 is stored as int32.
-    if (target[i] !== value && !storage.startsWith("float")) {
-      throw new WebkilnError(
-        "input-dtype",
-        `The input "${name}" holds ${from[i]} at ${i}, which does not fit: ` +
-          `the model computes in ${storage}.`,
-      );
+  const unfit = (at: number): never => {
+    throw new WebkilnError(
+      "input-dtype",
+      `The input "${name}" holds ${data[at]} at ${at}, which does not fit: ` +
+        `the model computes in ${storage}.`,
+    );
+  };
+  const target = viewAs(storage, new ArrayBuffer(data.length * storageSize(storage)));
+  if (dtype.endsWith("int64")) {
+    // As halves: 64-bit numbers of JavaScript are objects, one for each element.
+    const halves = viewAs(storage, data.buffer, data.byteOffset, 2 * data.length);
+    for (let i = 0; i < target.length; i++) {
+      const low = halves[2 * i]!;
+      if (halves[2 * i + 1] !== (low < 0 ? -1 : 0)) unfit(i);
+      target[i] = low;
     }
+    return bytesOf(target) as Uint8Array<ArrayBuffer>;
+  }
+  const from = data as ArrayLike<number>;
+  for (let i = 0; i < from.length; i++) {
+    const value = dtype === "float16" ? fromHalf(from[i]!) : from[i]!;
+    target[i] = storage === "float16" ? toHalf(value) : value;
+    // Only integers can overflow their storage.
+    if (target[i] !== value && !storage.startsWith("float")) unfit(i);
   }
   return bytesOf(target) as Uint8Array<ArrayBuffer>;
 }

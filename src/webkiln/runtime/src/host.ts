@@ -9,7 +9,14 @@ import { storedBytes } from "./feeds.js";
 import { identify, requestAdapter } from "./gpu-device.js";
 import type { ModelState, Timings, WeightStorage } from "./model.js";
 import { neededFirst } from "./plan.js";
-import type { AskedRun, FromWorker, Loaded, LoadRequest, RunInputs } from "./protocol.js";
+import {
+  SMALL,
+  type AskedRun,
+  type FromWorker,
+  type Loaded,
+  type LoadRequest,
+  type RunInputs,
+} from "./protocol.js";
 import type { Rest } from "./rest.js";
 import { streamWeights } from "./shards.js";
 import { openWasm, type WasmEngine } from "./wasm.js";
@@ -21,9 +28,6 @@ const INTERVAL = 30;
 const PAUSE = 250;
 const LONGEST_PAUSE = 5000;
 const PROFILE_RUNS = 5;
-
-/** Outputs up to this size may be carried over to the next run. */
-const CARRIED_BYTES = 4096;
 
 /** What another device may do better at. A missing shard, say, is missing for all of them. */
 const DEVICE_PROBLEMS: ReadonlySet<WebkilnErrorCode> = new Set([
@@ -51,8 +55,8 @@ export class Host {
   private busy = 0;
   /** When the last one ended. */
   private ran = -Infinity;
-  /** The small outputs of the latest run, by name. */
-  private latest: ReadonlyMap<string, Uint8Array<ArrayBuffer>> = new Map();
+  /** The latest run and its outputs. */
+  private latest: { readonly run: AskedRun; readonly outputs: readonly ArrayBuffer[] } | undefined;
   private readonly base: URL;
 
   constructor(
@@ -78,10 +82,10 @@ export class Host {
   async run(asked: AskedRun): Promise<ArrayBuffer[]> {
     const start = performance.now();
     const run = this.known(asked);
-    this.latest = new Map();
+    this.latest = undefined;
     try {
       const outputs = await this.outputs(run);
-      this.latest = this.small(run, outputs);
+      this.latest = { run, outputs };
       return outputs;
     } finally {
       this.ran = performance.now();
@@ -108,23 +112,25 @@ export class Host {
     const { plan } = this.request;
     const inputs = run.inputs.map((input, i) => {
       if (!("carried" in input)) return input;
-      const found = this.latest.get(input.carried);
+      const found = this.output(input.carried);
       const wanted = storedBytes(plan, plan.programs[run.program]!.inputs[i]!, run.dims);
-      if (found?.length === wanted) return found;
+      if (found?.byteLength === wanted) return new Uint8Array(found);
       throw new WebkilnError(
         "option-invalid",
         `The run before gave no "${input.carried}" of ${wanted} bytes that could be carried over.`,
-        `Ask that run for it; outputs of up to ${CARRIED_BYTES} bytes are kept.`,
+        `Ask that run for it; outputs of up to ${SMALL} bytes are kept.`,
       );
     });
     return { ...run, inputs };
   }
 
-  private small(run: RunInputs, outputs: readonly ArrayBuffer[]): Host["latest"] {
+  /** A small output of the latest run. */
+  private output(name: string): ArrayBuffer | undefined {
+    if (!this.latest) return undefined;
+    const { run, outputs } = this.latest;
     const ports = this.request.plan.programs[run.program]!.outputs;
-    const named = run.outputs.map((index, i) => [ports[index]!.name, outputs[i]!] as const);
-    const small = named.filter(([, { byteLength }]) => byteLength <= CARRIED_BYTES);
-    return new Map(small.map(([name, bytes]) => [name, new Uint8Array(bytes.slice(0))]));
+    const found = outputs[run.outputs.findIndex((index) => ports[index]!.name === name)];
+    return found && found.byteLength <= SMALL ? found : undefined;
   }
 
   /** Resolves in a pause between runs, or when there was none for long. */

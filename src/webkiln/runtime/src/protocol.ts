@@ -23,6 +23,12 @@ export interface LoadRequest {
   readonly threads: number | undefined;
 }
 
+/**
+ * Outputs of so many bytes at most are copied into their answer. They stay with the worker too, and may be
+ * carried over to the next run; larger ones are handed over.
+ */
+export const SMALL = 4096;
+
 /** An input that is the output of this name of the run before. */
 export interface Carried {
   readonly carried: string;

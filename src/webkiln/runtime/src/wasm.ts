@@ -235,6 +235,7 @@ class WasmModel implements WasmEngine {
   device: Engine["device"];
   /** From the end of the first run on: every helper has started, or none will any more. */
   private growing: Promise<void> | undefined;
+  private readonly bytes: Uint8Array;
 
   constructor(
     private readonly plan: Plan,
@@ -248,6 +249,7 @@ class WasmModel implements WasmEngine {
     private readonly onThreads: (failed: boolean) => void,
   ) {
     this.device = described(threads);
+    this.bytes = new Uint8Array(memory.buffer);
   }
 
   async run(run: RunInputs): Promise<ArrayBuffer[]> {
@@ -267,11 +269,8 @@ class WasmModel implements WasmEngine {
     }
     return outputs.map((index) => {
       const port = this.plan.programs[program]!.outputs[index]!;
-      const bytes = new Uint8Array(storedBytes(this.plan, port, dims));
-      bytes.set(
-        new Uint8Array(this.memory.buffer, this.plan.buffers[port.buffer]!.wasm!, bytes.length),
-      );
-      return bytes.buffer;
+      const at = this.plan.buffers[port.buffer]!.wasm!;
+      return this.bytes.slice(at, at + storedBytes(this.plan, port, dims)).buffer as ArrayBuffer;
     });
   }
 
@@ -297,11 +296,10 @@ class WasmModel implements WasmEngine {
   }
 
   private write({ program, dims, inputs }: RunInputs): void {
-    const { buffer } = this.memory;
     const extents = this.plan.dims.map(({ name }) => dims[name]!);
     setDims(this.memory, this.target, extents);
     this.plan.programs[program]!.inputs.forEach((port, i) => {
-      new Uint8Array(buffer, this.plan.buffers[port.buffer]!.wasm!).set(inputs[i]!);
+      this.bytes.set(inputs[i]!, this.plan.buffers[port.buffer]!.wasm!);
     });
   }
 
@@ -316,7 +314,7 @@ class WasmModel implements WasmEngine {
     const total = this.plan.weights.bytes;
     for (let offset = 0; offset < total && !signal.aborted; offset += PORTION) {
       const bytes = Math.min(PORTION, total - offset);
-      sink.place(offset, new Uint8Array(this.memory.buffer, weights + offset, bytes));
+      sink.place(offset, this.bytes.subarray(weights + offset, weights + offset + bytes));
       await new Promise((done) => setTimeout(done)); // runs that wait go first
     }
   };
@@ -324,15 +322,14 @@ class WasmModel implements WasmEngine {
   saveState(): State {
     const state = this.plan.buffers.flatMap((buffer, index) => {
       if (buffer.role !== "state") return [];
-      const view = new Uint8Array(this.memory.buffer, buffer.wasm!, buffer.bytes);
-      return [[index, view.slice() as Uint8Array<ArrayBuffer>] as const];
+      const copy = this.bytes.slice(buffer.wasm!, buffer.wasm! + buffer.bytes);
+      return [[index, copy as Uint8Array<ArrayBuffer>] as const];
     });
     return new Map(state);
   }
 
   restoreState(state: State): void {
-    for (const [index, bytes] of state)
-      new Uint8Array(this.memory.buffer, this.plan.buffers[index]!.wasm!).set(bytes);
+    for (const [index, bytes] of state) this.bytes.set(bytes, this.plan.buffers[index]!.wasm!);
   }
 
   dispose(): void {

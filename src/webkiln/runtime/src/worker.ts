@@ -3,7 +3,7 @@ import { expect, receive } from "./early.js";
 import { toPlain, WebkilnError } from "./errors.js";
 import { Host } from "./host.js";
 import { nextTask } from "./next-task.js";
-import type { Answer, FromWorker, Numbered, ToWorker } from "./protocol.js";
+import { SMALL, type Answer, type FromWorker, type Numbered, type ToWorker } from "./protocol.js";
 import { serveAsThread, THREAD } from "./wasm-threads.js";
 
 /** No answer waits longer for the next one, in ms: text that comes thirty times a second flows. */
@@ -12,10 +12,13 @@ const HELD = 33;
 const post = (message: FromWorker, transfer: Transferable[] = []): void =>
   self.postMessage(message, { transfer });
 
-/** What an answer hands over: its outputs, and the memory that the inputs were in. */
+/** What an answer hands over: large outputs, and the memory that the inputs were in. */
 function memoryOf(answer: Answer): ArrayBuffer[] {
   if ("error" in answer) return [];
-  return [answer.memory, answer.value].flat().filter((part) => part instanceof ArrayBuffer);
+  const large = [answer.value]
+    .flat()
+    .filter((part) => part instanceof ArrayBuffer && part.byteLength > SMALL) as ArrayBuffer[];
+  return answer.memory ? [answer.memory, ...large] : large;
 }
 
 /** Whether the second takes about as long as the first. */

@@ -74,4 +74,13 @@ test("dtypes and their storage", () => {
     () => toStorage(new Tensor("int64", [2 ** 31]), "int32", "ids"),
     /"ids" holds 2147483648/,
   );
+  for (const [dtype, storage, value] of [
+    ["int64", "int32", -(2n ** 31n) - 1n],
+    ["int64", "int32", 2n ** 32n - 1n],
+    ["uint64", "uint32", 2n ** 32n],
+    ["int16", "int8", 128],
+  ]) {
+    const tensor = new Tensor(dtype, [0, value]);
+    assert.throws(() => toStorage(tensor, storage, "ids"), new RegExp(`holds ${value} at 1`));
+  }
 });

@@ -105,11 +105,8 @@ function hostChooser(
   return { ask };
 }
 
-/** `penalty_ids` and `penalties`: which tokens occurred and how often, the latest ones first. */
-function occurrences({ ids, start }: Past): {
-  tokens: BigInt64Array<ArrayBuffer>;
-  counts: Float32Array<ArrayBuffer>;
-} {
+/** Which tokens occurred and how often, the latest ones first. */
+function occurrences({ ids, start }: Past): Tensors {
   const found = new Map<number, number>();
   for (let i = ids.length - 1; i >= 0; i--) {
     const id = ids[i]!;
@@ -123,7 +120,10 @@ function occurrences({ ids, start }: Past): {
     tokens[i] = BigInt(id);
     counts[i] = count;
   });
-  return { tokens, counts };
+  return {
+    penalty_ids: new Tensor("int64", tokens, [PENALTIES]),
+    penalties: new Tensor("float32", counts, [2, PENALTIES]),
+  };
 }
 
 function deviceChooser(size: number, { sampling, logprobs }: Settings): Chooser {
@@ -133,20 +133,20 @@ function deviceChooser(size: number, { sampling, logprobs }: Settings): Chooser 
   const settings = [temperature, top_p, min_p, repetition_penalty, presence_penalty];
   settings.push(frequency_penalty, Math.min(top_k, CANDIDATES), Number(logprobs !== undefined));
   const fixed = new Tensor("float32", settings, [8]);
-  const free = new Uint32Array(Math.ceil(size / 32)).fill(0xffffffff);
+  const words = Math.ceil(size / 32);
+  const masked = (mask: Uint32Array): Tensor => new Tensor("uint32", mask, [words]);
+  const free = masked(new Uint32Array(words).fill(0xffffffff));
   const none = occurrences({ ids: [], start: 0 });
   const outputs = logprobs === undefined ? ["token"] : ["token", "top_ids", "logprobs"];
 
   const ask: Chooser["ask"] = (past, step, mask) => {
-    const { tokens, counts } = penalties ? occurrences(past) : none;
     return {
       outputs,
       feeds: {
+        ...(penalties ? occurrences(past) : none),
         sampling: fixed,
         seed: new Tensor("uint32", new Uint32Array([seed, step]), [2]),
-        penalty_ids: new Tensor("int64", tokens, [PENALTIES]),
-        penalties: new Tensor("float32", counts, [2, PENALTIES]),
-        token_mask: new Tensor("uint32", mask ?? free, [free.length]),
+        token_mask: mask ? masked(mask) : free,
       },
       read(found) {
         const id = Number(found["token"]!.data[0]!);
