@@ -60,34 +60,51 @@ def test_runs_queue_and_abort(page: Page) -> None:
 
 
 @pytest.mark.parametrize("device", ["wasm", "webgpu"])
-def test_runs_that_are_asked_for_at_once_share_a_message(page: Page, device: str) -> None:
+def test_runs_are_sent_and_answered_together(page: Page, device: str) -> None:
     script = """
-      const sent = [];
+      let sent = 0;
       const post = Worker.prototype.postMessage;
       Worker.prototype.postMessage = function (message, ...rest) {
-        if (message.requests) sent.push(message.requests.length);
+        if (message.request) sent++;
         return post.call(this, message, ...rest);
       };
       const model = await load("./model/", args);
-      sent.length = 0;
+      sent = 0;
+      const { x, ids } = feeds(3);
+      const xs = [1, 2, 3].map((factor) => new Tensor("float32", x.data.map((v) => v * factor), x.shape));
+      const outputs = ["y"];
+      const all = await model.runs(xs.map((x) => ({ x, ids })), { outputs });
+      const alone = [];
+      for (const x of xs) alone.push(await model.run({ x, ids }, { outputs }));
+      const twice = await model.runs([{ ids }, { ids }], { carry: { x: "y" }, outputs });
+      const none = await model.runs([]);
+      const codes = [];
+      for (const [one, two] of [
+        [feeds(3), feeds(4)],
+        [feeds(3), { ...feeds(3), ids: new Tensor("float32", [1, 2, 3]) }],
+        [feeds(3), { x }],
+        [feeds(3), { x, other: ids }],
+        [{ x }, { x }],
+      ]) codes.push(await failure(model.runs([one, two])));
       const stop = new AbortController();
-      const sizes = [3, 8, 5];
-      const fine = sizes.map((n) => model.run(feeds(n)));
-      const { ids } = feeds(2);
-      const wrong = failure(model.run({ ids }, { carry: { x: "y" } })); // of another size
-      const doomed = failure(model.run(feeds(4), { signal: stop.signal }));
-      const last = model.run(feeds(6));
+      const doomed = failure(model.runs([feeds(4), feeds(4)], { signal: stop.signal }));
       stop.abort();
-      const codes = [await wrong, await doomed].map(({ code }) => code);
-      const counts = (await Promise.all([...fine, last])).map(({ y }) => y.data.length);
+      codes.push(await doomed);
+      const values = (list) => list.map(({ y }) => [...y.data]);
       await model.dispose();
       Worker.prototype.postMessage = post;
-      return { sent, codes, counts, wanted: [...sizes, 6].map((n) => feeds(n).x.data.length) };
+      return { sent, names: Object.keys(all[0]), all: values(all), alone: values(alone),
+               twice: values(twice), none, codes: codes.map(({ code }) => code) };
     """
     result = run(page, script, device=device, threads=1)
-    assert result["sent"] == [1, 5]  # the first one begins at once
-    assert result["codes"] == ["option-invalid", "aborted"]
-    assert result["counts"] == result["wanted"]
+    assert result["sent"] == 1 + 3 + 1 + 1  # the last of them is aborted
+    assert result["names"] == ["y"]
+    assert result["all"] == result["alone"]
+    assert len({tuple(y) for y in result["all"]}) == 3
+    once = [2 * x + 1 for x in result["all"][2]]
+    assert result["twice"] == [once, [2 * x + 1 for x in once]]
+    assert result["none"] == []
+    assert result["codes"] == ["input-shape"] * 4 + ["input-name", "aborted"]
 
 
 @pytest.mark.parametrize("device", ["wasm", "webgpu"])

@@ -11,7 +11,8 @@ import type { ModelState, Timings, WeightStorage } from "./model.js";
 import { neededFirst } from "./plan.js";
 import {
   SMALL,
-  type AskedRun,
+  type AskedInput,
+  type AskedRuns,
   type FromWorker,
   type Loaded,
   type LoadRequest,
@@ -56,7 +57,7 @@ export class Host {
   /** When the last one ended. */
   private ran = -Infinity;
   /** The latest run and its outputs. */
-  private latest: { readonly run: AskedRun; readonly outputs: readonly ArrayBuffer[] } | undefined;
+  private latest: { readonly run: RunInputs; readonly outputs: readonly ArrayBuffer[] } | undefined;
   private readonly base: URL;
 
   constructor(
@@ -79,14 +80,21 @@ export class Host {
     return { state: this.state(), undecided };
   }
 
-  async run(asked: AskedRun): Promise<ArrayBuffer[]> {
+  /** The outputs of each run. */
+  async run(asked: AskedRuns): Promise<ArrayBuffer[][]> {
     const start = performance.now();
-    const run = this.known(asked);
-    this.latest = undefined;
+    const inputs = [...asked.inputs];
+    const all: ArrayBuffer[][] = [];
     try {
-      const outputs = await this.outputs(run);
-      this.latest = { run, outputs };
-      return outputs;
+      for (const turn of asked.turns) {
+        asked.own.forEach((input, i) => (inputs[input] = turn[i]!));
+        const { program, dims, outputs } = asked;
+        const run = { program, dims, inputs: this.known(asked, inputs), outputs };
+        this.latest = undefined;
+        all.push(await this.outputs(run));
+        this.latest = { run, outputs: all.at(-1)! };
+      }
+      return all;
     } finally {
       this.ran = performance.now();
       this.busy += this.ran - start;
@@ -107,13 +115,13 @@ export class Host {
     }
   }
 
-  /** The run with what it takes from the one before. */
-  private known(run: AskedRun): RunInputs {
+  /** The inputs with what they take from the run before. */
+  private known({ program, dims }: AskedRuns, inputs: readonly AskedInput[]): RunInputs["inputs"] {
     const { plan } = this.request;
-    const inputs = run.inputs.map((input, i) => {
+    return inputs.map((input, i) => {
       if (!("carried" in input)) return input;
       const found = this.output(input.carried);
-      const wanted = storedBytes(plan, plan.programs[run.program]!.inputs[i]!, run.dims);
+      const wanted = storedBytes(plan, plan.programs[program]!.inputs[i]!, dims);
       if (found?.byteLength === wanted) return new Uint8Array(found);
       throw new WebkilnError(
         "option-invalid",
@@ -121,7 +129,6 @@ export class Host {
         `Ask that run for it; outputs of up to ${SMALL} bytes are kept.`,
       );
     });
-    return { ...run, inputs };
   }
 
   /** A small output of the latest run. */

@@ -67,7 +67,7 @@ export interface LoadOptions {
 export interface RunOptions {
   /**
    * Aborting rejects at once with code "aborted"; a run that waits in the queue is then never
-   * started, unless it was asked for together with short ones that are under way.
+   * started.
    */
   readonly signal?: AbortSignal;
   /** Which of `model.programs` to run; the default is the first. */
@@ -166,6 +166,15 @@ export interface Model extends ModelState {
     feeds: Readonly<Record<string, Tensor>>,
     options?: RunOptions,
   ): Promise<Record<string, Tensor>>;
+  /**
+   * Runs the model once for each of `feeds`, one right after another. They are sent and answered
+   * together, and a tensor that all of them have is checked and sent once: for many short runs that is
+   * faster. All have the same inputs, of the same types and shapes.
+   */
+  runs(
+    feeds: readonly Readonly<Record<string, Tensor>>[],
+    options?: RunOptions,
+  ): Promise<Record<string, Tensor>[]>;
   /** Times every step of the program, on `feeds` or on the first golden sample. */
   profile(feeds?: Readonly<Record<string, Tensor>>, options?: RunOptions): Promise<StepProfile[]>;
   /** Replays the bundle's golden samples on this device and compares. */

@@ -34,12 +34,19 @@ export interface Carried {
   readonly carried: string;
 }
 
-/** A run whose inputs are not all known yet. */
-export interface AskedRun extends Omit<RunInputs, "inputs"> {
-  readonly inputs: readonly (Uint8Array<ArrayBuffer> | Carried)[];
+export type AskedInput = Uint8Array<ArrayBuffer> | Carried;
+
+/**
+ * Runs of one program, one after another. `inputs` are those of the first; each of `turns` has what the
+ * inputs number `own` are in its run.
+ */
+export interface AskedRuns extends Omit<RunInputs, "inputs"> {
+  readonly inputs: readonly AskedInput[];
+  readonly own: readonly number[];
+  readonly turns: readonly (readonly AskedInput[])[];
 }
 
-export interface RunRequest extends AskedRun {
+export interface RunRequest extends AskedRuns {
   readonly type: "run";
 }
 
@@ -61,15 +68,15 @@ export type EarlyPart =
   | { readonly file: string; readonly bytes: Uint8Array<ArrayBuffer> }
   | { readonly file: string; readonly end: boolean };
 
-/** A request with its number, and the memory that its inputs are in. */
+/** A request with its number, and the memory that its inputs are in, if it has any. */
 export type Numbered = Request & { readonly id: number; readonly memory?: ArrayBuffer };
 
 /**
- * To the worker: requests, those that were made at once together; "forget request `cancel`"; the
- * files that the page downloads, and whether no earlier visit left any on the device; or a part of one.
+ * To the worker: a request; "forget request `cancel`"; the files that the page downloads, and whether
+ * no earlier visit left any on the device; or a part of one.
  */
 export type ToWorker =
-  | { readonly requests: readonly Numbered[] }
+  | { readonly request: Numbered }
   | { readonly cancel: number }
   | { readonly early: readonly string[]; readonly fresh: boolean }
   | EarlyPart;
@@ -83,7 +90,8 @@ export interface Loaded {
 /** What each request is answered with. */
 export interface Replies {
   readonly load: Loaded;
-  readonly run: ArrayBuffer[];
+  /** The outputs of each run. */
+  readonly run: ArrayBuffer[][];
   readonly profile: number[];
   readonly compare: Verdict | undefined;
 }
@@ -103,12 +111,11 @@ export type Answer =
   | { readonly id: number; readonly error: PlainError };
 
 /**
- * From the worker: answers, those to requests that came together as far as possible; progress of
- * loading; news of where the model runs or is kept; or the helper threads of the engine, undefined when
- * it has none.
+ * From the worker: an answer; progress of loading; news of where the model runs or is kept; or the
+ * helper threads of the engine, undefined when it has none.
  */
 export type FromWorker =
-  | { readonly answers: readonly Answer[] }
+  | { readonly answer: Answer }
   | { readonly progress: Progress }
   | { readonly state: ModelState }
   | { readonly storage: WeightStorage }

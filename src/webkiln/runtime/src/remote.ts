@@ -15,12 +15,11 @@ import type {
   WeightStorage,
 } from "./model.js";
 import { resolve, type Plan } from "./plan.js";
-import { prepare, prepareRun } from "./prepare.js";
+import { first, prepareRun, prepareRuns, type Feeds } from "./prepare.js";
 import type {
   Answer,
   FromWorker,
   Helpers,
-  Numbered,
   Replies,
   Request,
   RunInputs,
@@ -58,8 +57,6 @@ export class Link {
   private readonly waiting = new Map<number, Waiting>();
   private readonly staging = new Staging();
   private next = 0;
-  /** Runs that go with what else is asked for at once. */
-  private outbox: Numbered[] = [];
   private helpers: Helpers | undefined;
   /** When an answer came last. */
   private answered = 0;
@@ -116,26 +113,10 @@ export class Link {
         reject: (error) => (done(), reject(error)),
       });
       const message: Request = request;
-      const staged = "inputs" in message ? this.staging.pack(message) : message;
-      this.post({ ...staged, id });
+      if (!("inputs" in message)) return this.send({ request: { ...message, id } });
+      const staged = this.staging.pack(message);
+      this.send({ request: { ...staged, id } }, [staged.memory]);
     });
-  }
-
-  /**
-   * Sends a request: at once if nothing else is under way, which might be waited for; otherwise runs that
-   * are asked for at once are one message. A message costs as much as a step of a small model.
-   */
-  private post(request: Numbered): void {
-    this.outbox.push(request);
-    if (request.type !== "run" || this.waiting.size === 1) this.flush();
-    else if (this.outbox.length === 1) queueMicrotask(() => this.flush());
-  }
-
-  private flush(): void {
-    const requests = this.outbox;
-    this.outbox = [];
-    if (!requests.length || this.closed) return;
-    this.send({ requests }, requests.flatMap(({ memory }) => memory ?? []));
   }
 
   /**
@@ -169,7 +150,7 @@ export class Link {
     if ("storage" in message) return this.onStorage?.(message.storage);
     if ("helpers" in message) return void (this.helpers = message.helpers);
     this.answered = performance.now();
-    for (const answer of message.answers) this.settle(answer);
+    this.settle(message.answer);
   }
 
   private settle(answer: Answer): void {
@@ -253,21 +234,30 @@ export class RemoteModel implements Model {
     return this.plan.weights.bytes;
   }
 
-  async run(
-    feeds: Readonly<Record<string, Tensor>>,
-    options: RunOptions = {},
-  ): Promise<Record<string, Tensor>> {
+  async run(feeds: Feeds, options: RunOptions = {}): Promise<Record<string, Tensor>> {
+    const [outputs] = await this.runs([feeds], options);
+    return outputs!;
+  }
+
+  async runs(feeds: readonly Feeds[], options: RunOptions = {}): Promise<Record<string, Tensor>[]> {
+    if (!feeds.length) return [];
     clearTimeout(this.idle);
-    const prepared = prepare(this.plan, feeds, options);
+    const prepared = prepareRuns(this.plan, feeds, options);
     const stored = await this.link.ask({ type: "run", ...prepared }, options.signal);
-    if (!options.carry) this.compare?.(prepared as RunInputs);
+    if (!options.carry) this.compare?.(first(prepared));
     const { outputs } = this.plan.programs[prepared.program]!;
-    return Object.fromEntries(
-      prepared.outputs.map((index, i) => {
-        const { name, dtype, shape, buffer } = outputs[index]!;
-        const storage = this.plan.buffers[buffer]!.dtype;
-        return [name, fromStorage(stored[i]!, dtype, storage, resolve(shape, prepared.dims))];
-      }),
+    const ports = prepared.outputs.map((index) => {
+      const { name, dtype, shape, buffer } = outputs[index]!;
+      const storage = this.plan.buffers[buffer]!.dtype;
+      return { name, dtype, storage, shape: resolve(shape, prepared.dims) };
+    });
+    return stored.map((values) =>
+      Object.fromEntries(
+        ports.map(({ name, dtype, storage, shape }, i) => [
+          name,
+          fromStorage(values[i]!, dtype, storage, shape),
+        ]),
+      ),
     );
   }
 

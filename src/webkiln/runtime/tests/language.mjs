@@ -70,12 +70,12 @@ export const TEMPLATE =
 export const spell = (text) => [...new TextEncoder().encode(text)];
 
 /**
- * What `Model.run` does, on a real cache: `next(ids)` gives the token after the ids that the cache
+ * What `Model.runs` does, on a real cache: `next(ids)` gives the token after the ids that the cache
  * holds up to the position; or logits, as an object of ids. `fail(count)` may throw before a run.
  */
 export class FakeModel {
   name = "fake";
-  runs = [];
+  log = [];
   state = [];
   latest = {};
   last = Promise.resolve();
@@ -100,6 +100,10 @@ export class FakeModel {
     return done;
   }
 
+  runs(all, options) {
+    return Promise.all(all.map((feeds) => this.run(feeds, options)));
+  }
+
   async one(feeds, { program, outputs, carry = {} }) {
     const { Tensor } = this.runtime;
     const { latest } = this;
@@ -109,11 +113,11 @@ export class FakeModel {
     if (!feeds.input_ids) throw new WebkilnError("option-invalid", "There is nothing to carry over.");
     const ids = Array.from(feeds.input_ids.data, Number);
     const position = Number(feeds.position.data[0]);
-    this.runs.push({ program, ids, position, outputs: [...outputs], feeds, carry });
+    this.log.push({ program, ids, position, outputs: [...outputs], feeds, carry });
     if (position > this.state.length) throw new Error("a hole in the cache");
     if (program === "decode" && ids.length !== 1) throw new Error("decode takes one token");
-    await (this.delay?.(this.runs.length) ?? new Promise((resolve) => setTimeout(resolve)));
-    this.fail(this.runs.length, this);
+    await (this.delay?.(this.log.length) ?? new Promise((resolve) => setTimeout(resolve)));
+    this.fail(this.log.length, this);
     this.state.splice(position, Infinity, ...ids);
     const chosen = this.next([...this.state], feeds);
     const logits = new Float32Array(SIZE).fill(-10);

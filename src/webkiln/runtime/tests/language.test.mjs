@@ -17,7 +17,7 @@ const code = (wanted, text) => (error) => {
 /** Aborts within the model's next run number `at`, while that goes on. */
 function abortedInRun(model, at) {
   const controller = new AbortController();
-  model.runs.length = 0;
+  model.log.length = 0;
   model.delay = (count) => {
     if (count === at) controller.abort();
     return new Promise((resolve) => setTimeout(resolve, 2));
@@ -50,7 +50,7 @@ test("a completion has OpenAI's shape", async () => {
 test("prefill in chunks, then decode; logits are fetched where they are read", async () => {
   const model = new FakeModel(says("ok"));
   await ask(await pipelineOf(model), "x".repeat(15)); // 18 tokens: 8 + 8 + 2
-  const runs = model.runs.map(({ program, ids, position, outputs }) => [
+  const runs = model.log.map(({ program, ids, position, outputs }) => [
     program,
     ids.length,
     position,
@@ -90,25 +90,25 @@ test("where the model chooses, a run is asked for with the one before it", async
   const seen = watched(t, model, 40);
   assert.equal((await ask(llm, "0123456789")).choices[0].message.content, "hello");
   assert.equal(seen.most, 2);
-  const carried = model.runs.map(({ carry }) => carry.input_ids);
+  const carried = model.log.map(({ carry }) => carry.input_ids);
   assert.deepEqual(carried.slice(0, 2), [undefined, undefined]); // the prompt's two chunks
   assert.ok(carried.slice(2).every((name) => name === "token"));
   // The run after the end of the answer was asked for before that was known: no more than that.
-  assert.equal(model.runs.length, 2 + 5 + 1);
-  assert.deepEqual(model.runs.at(-1).ids, [END]);
+  assert.equal(model.log.length, 2 + 5 + 1);
+  assert.deepEqual(model.log.at(-1).ids, [END]);
 
   // The cache is known all the same, and neither max_tokens nor the context is overrun.
   const again = await ask(llm, "0123456789", { max_tokens: 3 });
   assert.equal(again.usage.prompt_tokens_details.cached_tokens, again.usage.prompt_tokens - 1);
-  assert.equal(model.runs.length, 8 + 3);
+  assert.equal(model.log.length, 8 + 3);
   const full = await ask(llm, "x".repeat(58), { max_tokens: 50 });
   assert.equal(full.choices[0].finish_reason, "length");
   assert.equal(full.choices[0].message.content, "hell");
-  assert.ok(model.runs.every(({ position, ids }) => position + ids.length <= 64));
+  assert.ok(model.log.every(({ position, ids }) => position + ids.length <= 64));
   // Penalties depend on what was chosen before.
-  model.runs.length = 0;
+  model.log.length = 0;
   await ask(llm, "hi", { frequency_penalty: 0.5 });
-  assert.ok(model.runs.every(({ carry }) => !carry.input_ids));
+  assert.ok(model.log.every(({ carry }) => !carry.input_ids));
 });
 
 test("tokens that come fast are asked for together", async (t) => {
@@ -119,17 +119,17 @@ test("tokens that come fast are asked for together", async (t) => {
   const { usage, choices } = await ask(llm, "hi");
   assert.equal(choices[0].message.content, text);
   assert.equal(seen.most, 2 * 3); // a portion under way, and the next
-  assert.ok(model.runs.length <= usage.completion_tokens + 2 * 3, "too many after the end");
+  assert.ok(model.log.length <= usage.completion_tokens + 2 * 3, "too many after the end");
   // What was run after the end is no part of what the cache is known to hold.
   await model.last;
-  model.runs.length = 0;
+  model.log.length = 0;
   const again = await ask(llm, "hi", { max_tokens: 9 });
   assert.equal(again.choices[0].message.content, text.slice(0, 9));
-  assert.equal(model.runs.length, 9);
-  assert.equal(model.runs[0].position, again.usage.prompt_tokens - 1);
+  assert.equal(model.log.length, 9);
+  assert.equal(model.log[0].position, again.usage.prompt_tokens - 1);
   const full = await ask(llm, "x".repeat(50), { max_tokens: 50 });
   assert.equal(full.choices[0].finish_reason, "length");
-  assert.ok(model.runs.every(({ position, ids }) => position + ids.length <= 64));
+  assert.ok(model.log.every(({ position, ids }) => position + ids.length <= 64));
 });
 
 test("runs asked for ahead: a GPU lost, an answer aborted", async () => {
@@ -156,26 +156,26 @@ test("the next turn runs only what is new", async () => {
   const model = new FakeModel(says("one"));
   const llm = await pipelineOf(model);
   const first = await ask(llm, "first");
-  model.runs.length = 0;
+  model.log.length = 0;
   const messages = [user("first"), { role: "assistant", content: "one" }, user("2")];
   const second = await llm.chat.completions.create({ messages, temperature: 0 });
   // The answer's last token ended it and was never run: <|end|>, then the new message.
-  assert.equal(model.runs[0].position, first.usage.total_tokens - 1);
+  assert.equal(model.log[0].position, first.usage.total_tokens - 1);
   assert.equal(second.usage.prompt_tokens_details.cached_tokens, first.usage.total_tokens - 1);
   assert.equal(second.choices[0].message.content, "one");
   await llm.reset();
-  model.runs.length = 0;
+  model.log.length = 0;
   await ask(llm, "first");
-  assert.equal(model.runs[0].position, 0);
+  assert.equal(model.log[0].position, 0);
 });
 
 test("the same prompt again runs its last token only", async () => {
   const model = new FakeModel(says("a"));
   const llm = await pipelineOf(model);
   await ask(llm, "first");
-  model.runs.length = 0;
+  model.log.length = 0;
   await ask(llm, "first");
-  assert.deepEqual([model.runs[0].program, model.runs[0].position], ["decode", 7]);
+  assert.deepEqual([model.log[0].program, model.log[0].position], ["decode", 7]);
 });
 
 test("streams: role, contents, why it ended, usage", async () => {
@@ -292,9 +292,9 @@ test("reset while an aborted run still goes on", async () => {
   await assert.rejects(ask(llm, "0123456789abc", { signal: controller.signal }), code("aborted"));
   await llm.reset();
   model.delay = undefined;
-  model.runs.length = 0;
+  model.log.length = 0;
   assert.equal((await ask(llm, "abc")).choices[0].message.content, "fine");
-  assert.equal(model.runs[0].position, 0);
+  assert.equal(model.log[0].position, 0);
 });
 
 test("an aborted stream throws; leaving the loop ends the answer", async () => {
@@ -311,9 +311,9 @@ test("an aborted stream throws; leaving the loop ends the answer", async () => {
   }, code("aborted"));
   assert.ok(text.length >= 5 && text.length < 50);
   for await (const _ of await ask(llm, "hi", { stream: true })) break;
-  const count = model.runs.length;
+  const count = model.log.length;
   await new Promise((resolve) => setTimeout(resolve, 50));
-  assert.ok(model.runs.length <= count + 1, "nothing is generated for nobody");
+  assert.ok(model.log.length <= count + 1, "nothing is generated for nobody");
   assert.equal((await ask(llm, "hi", { max_tokens: 2 })).choices[0].message.content, "xx");
 });
 
@@ -352,11 +352,11 @@ test("a GPU lost in the middle of an answer: it goes on where it was", async () 
   assert.equal(answer.choices[0].message.content, "a long answer");
   assert.equal(answer.usage.extra.recoveries, 2);
   // After the loss: prompt and answer are run again, from position 0.
-  assert.deepEqual([model.runs[5].position, model.runs[5].ids.length], [0, 8]);
+  assert.deepEqual([model.log[5].position, model.log[5].ids.length], [0, 8]);
 
   const hopeless = new FakeModel(says("a"), { fail: lose(...Array(50).keys()) });
   await assert.rejects(ask(await pipelineOf(hopeless), "hi"), code("device-lost"));
-  assert.equal(hopeless.runs.length, 4);
+  assert.equal(hopeless.log.length, 4);
 });
 
 test("after a failed run, even one that nobody waited for, the cache counts as empty", async () => {
@@ -374,7 +374,7 @@ test("after a failed run, even one that nobody waited for, the cache counts as e
   };
   await assert.rejects(ask(llm, "hi", { signal: controller.signal }), code("aborted"));
   assert.equal((await ask(llm, "hi")).choices[0].message.content, "fine");
-  assert.equal(model.runs[2].position, 0);
+  assert.equal(model.log[2].position, 0);
 });
 
 test("runs of one's own empty the cache", async () => {
@@ -382,9 +382,9 @@ test("runs of one's own empty the cache", async () => {
   const llm = await pipelineOf(model);
   await ask(llm, "hi");
   await llm.model.selfTest();
-  model.runs.length = 0;
+  model.log.length = 0;
   await ask(llm, "hi");
-  assert.equal(model.runs[0].position, 0);
+  assert.equal(model.log[0].position, 0);
   assert.equal(llm.model.name, "fake");
 });
 
@@ -521,11 +521,11 @@ test("the first token that the model wants comes before the prompt, once", async
   const model = new FakeModel((ids) => (ids.length > 3 ? END : 97));
   const llm = await pipelineOf(model, { generation });
   await llm.generate("x", { temperature: 0 });
-  assert.deepEqual(model.runs[0].ids, [261, 120]);
+  assert.deepEqual(model.log[0].ids, [261, 120]);
   await llm.reset();
-  model.runs.length = 0;
+  model.log.length = 0;
   await llm.generate("<|system|>x", { temperature: 0 });
-  assert.deepEqual(model.runs[0].ids, [261, 120]);
+  assert.deepEqual(model.log[0].ids, [261, 120]);
 });
 
 test("tokens and counts", async () => {

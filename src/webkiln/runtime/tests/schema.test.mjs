@@ -340,10 +340,10 @@ test("where the device samples, it gets the mask and gives the token", async () 
   const llm = await pipelineOf(model, { generation: { context: 400 } });
   const { choices } = await ask(llm, format({ enum: ["yes", "no"] }));
   assert.ok(["yes", "no"].includes(JSON.parse(choices[0].message.content)));
-  assert.ok(model.runs.every(({ outputs }) => !outputs.includes("logits")));
-  assert.deepEqual(model.runs.at(-1).outputs, ["token"]);
+  assert.ok(model.log.every(({ outputs }) => !outputs.includes("logits")));
+  assert.deepEqual(model.log.at(-1).outputs, ["token"]);
   const [sampling, seed] = ["sampling", "seed"].map((name) => [
-    ...model.runs.at(-1).feeds[name].data,
+    ...model.log.at(-1).feeds[name].data,
   ]);
   assert.deepEqual(sampling, [0, 1, 0, 1, 0, 0, 0, 0]);
   assert.equal(seed[1], choices[0].message.content.length - 1);

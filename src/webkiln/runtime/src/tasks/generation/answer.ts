@@ -12,7 +12,7 @@ import type { Vocabulary } from "./vocabulary.js";
 
 /** What answers need of their pipeline. */
 export interface Speaker {
-  readonly model: Pick<Model, "run" | "programs" | "name">;
+  readonly model: Pick<Model, "runs" | "programs" | "name">;
   readonly config: LanguageConfig;
   readonly vocabulary: Vocabulary;
   readonly session: Session;

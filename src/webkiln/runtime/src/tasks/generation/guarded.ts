@@ -17,6 +17,7 @@ export function guarded(
     });
   const own: Partial<Model> = {
     run: (feeds, options) => alone(() => model.run(feeds, options)),
+    runs: (feeds, options) => alone(() => model.runs(feeds, options)),
     profile: (feeds, options) => alone(() => model.profile(feeds, options)),
     selfTest: () => alone(() => model.selfTest()),
   };

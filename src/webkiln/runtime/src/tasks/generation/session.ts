@@ -1,5 +1,5 @@
 /** The model with its cache: which tokens it holds, and how to bring it to hold others. */
-import { Tensor, WebkilnError, type Model } from "../../index.js";
+import { Tensor, WebkilnError, type Model, type RunOptions } from "../../index.js";
 import type { GenerationConfig } from "./config.js";
 import { abortable, aborted } from "./queue.js";
 
@@ -8,7 +8,7 @@ export type Tensors = Readonly<Record<string, Tensor>>;
 /** A lost GPU is brought back so often in one answer; then its error is the caller's. */
 const RECOVERIES = 3;
 
-/** Tokens that come within so many ms are asked for together, and answered so (worker.ts). */
+/** Tokens that come within so many ms are asked for together, and answered so: text still flows. */
 const PORTION_MS = 30;
 const LARGEST_PORTION = 8;
 
@@ -51,7 +51,11 @@ export class Session {
   /** The last run under way, which an aborted answer may have left. */
   private running: Promise<unknown> = Promise.resolve();
   /** Runs that were asked for before their tokens were known, and the places of those. */
-  private ahead: { readonly place: number; readonly result: Promise<Tensors> }[] = [];
+  private ahead: {
+    readonly place: number;
+    readonly index: number;
+    readonly all: Promise<readonly Tensors[]>;
+  }[] = [];
   /** How many are asked for together; and when some were in this answer, after which place. */
   private portion = 1;
   private asked: { readonly at: number; readonly place: number } | undefined;
@@ -60,7 +64,7 @@ export class Session {
   private readonly chunk: number;
 
   constructor(
-    private readonly model: Pick<Model, "run" | "programs">,
+    private readonly model: Pick<Model, "runs" | "programs">,
     private readonly config: GenerationConfig,
   ) {
     const reads = model.programs.some(({ name }) => name === "prefill");
@@ -119,7 +123,7 @@ export class Session {
       const last = from + chunk.length === ids.length;
       const run = { feeds: request.feeds, outputs: last ? outputs : [] };
       const { cached } = this;
-      const result = (this.taken(from) ?? this.run(from, run, chunk)).then((tensors) => {
+      const result = (this.taken(from) ?? this.runOne(from, run, chunk)).then((tensors) => {
         cached.push(...chunk); // a list that nobody looks at, if the session was told to forget
         return tensors;
       });
@@ -132,7 +136,8 @@ export class Session {
 
   /** The run that was asked for ahead, if its token is the one in this place. */
   private taken(place: number): Promise<Tensors> | undefined {
-    if (this.ahead[0]?.place === place) return this.ahead.shift()!.result;
+    const next = this.ahead[0]?.place === place ? this.ahead.shift() : undefined;
+    if (next) return next.all.then((all) => all[next.index]!);
     this.ahead = [];
     return undefined;
   }
@@ -145,12 +150,15 @@ export class Session {
     const { ahead } = this;
     if (ahead.length >= this.portion) return;
     this.adapt(from);
-    const end = Math.min(ahead.length + this.portion, most);
-    for (let i = ahead.length; i < end; i++) {
-      const result = this.run(from + i, run(i + 1), token);
-      this.running = result.catch(() => undefined); // heard by the call that takes it, if one does
-      ahead.push({ place: from + i, result });
-    }
+    const first = ahead.length;
+    const runs: Run[] = [];
+    for (let i = first; i < Math.min(first + this.portion, most); i++) runs.push(run(i + 1));
+    if (!runs.length) return;
+    const feeds = runs.map((one, i) => this.placed(from + first + i, one.feeds));
+    const carry = { [this.config.ids]: token };
+    const all = this.runAll(feeds, { program: "decode", outputs: runs[0]!.outputs, carry });
+    this.running = all.catch(() => undefined); // heard by the call that takes a result, if one does
+    for (let i = 0; i < runs.length; i++) ahead.push({ place: from + first + i, index: i, all });
   }
 
   /** Makes the portion as large as the tokens since the last one were fast. */
@@ -163,23 +171,27 @@ export class Session {
     this.portion = Math.max(1, Math.min(LARGEST_PORTION, Math.floor(PORTION_MS / each)));
   }
 
-  /** Runs tokens from `place` on: these, or the one that the run before chooses. */
-  private async run(
+  /** Runs tokens from `place` on. */
+  private async runOne(
     place: number,
     { feeds, outputs }: Run,
-    tokens: readonly number[] | string,
+    tokens: readonly number[],
   ): Promise<Tensors> {
-    const { ids, position } = this.config;
-    const others = { ...feeds, [position]: new Tensor("int64", [place], [1]) };
+    const ids = new Tensor("int64", tokens, [1, tokens.length]);
+    const all = { ...this.placed(place, feeds), [this.config.ids]: ids };
+    const program = tokens.length === 1 ? "decode" : "prefill";
+    const [found] = await this.runAll([all], { program, outputs });
+    return found!;
+  }
+
+  private placed(place: number, feeds: Tensors | undefined): Tensors {
+    return { ...feeds, [this.config.position]: new Tensor("int64", [place], [1]) };
+  }
+
+  /** Not with the caller's signal: an aborted run goes on, and what it leaves must be known. */
+  private async runAll(feeds: readonly Tensors[], options: RunOptions): Promise<Tensors[]> {
     try {
-      // Not the caller's signal: an aborted run goes on, and what it leaves must be known.
-      if (typeof tokens === "string") {
-        const carry = { [ids]: tokens };
-        return await this.model.run(others, { program: "decode", outputs, carry });
-      }
-      const inputs = { ...others, [ids]: new Tensor("int64", tokens, [1, tokens.length]) };
-      const program = tokens.length === 1 ? "decode" : "prefill";
-      return await this.model.run(inputs, { program, outputs });
+      return await this.model.runs(feeds, options);
     } catch (error) {
       this.cached = [];
       throw error;
