@@ -325,7 +325,7 @@ def test_patience_is_for_all_waits_together(tmp_path):
     for (int i; (i = webkiln_claim(21, thread, threads)) >= 0;) tiles[i]++;
     if (step == 11 && thread == 0) {
       words[0] = WEBKILN_PATIENCE;
-      words[1] = WEBKILN_PATIENCE + 2 * WEBKILN_SPIN_IMPATIENT;
+      words[1] = WEBKILN_PATIENCE + 2 * WEBKILN_SPIN_IN_RUN + 24 * WEBKILN_SPIN_IMPATIENT;
       words[2] = tiles[62];
       words[16] = *webkiln_word(WEBKILN_WASTED);
     }"""

@@ -62,14 +62,14 @@ enum {
  * how long it will be. */
 #define WEBKILN_SPIN_BETWEEN_RUNS 4096
 
-/* Between steps the others are seldom further behind than a step takes, so a thread looks on: what one
- * thread does alone, or a task more than others, takes up to 160 microseconds. If they are, the system may
- * have two threads on one core. As long as both can run it moves one away at its next tick, every 4 ms on
- * Linux, while threads that sleep in turn stay there for the whole run. But if another program has the
- * other core, nothing is moved, and each look takes the time of the thread that is waited for: 6 tokens a
- * second instead of 90. So about 1.3 ms are for the longer waits of a run together; then a thread sleeps
- * after 20 microseconds. Runs follow one another, and a tick comes in one of three. */
-#define WEBKILN_SPIN_IN_RUN (1 << 16)
+/* Between steps the others are seldom further behind than a step takes, so a thread looks on for about
+ * 320 microseconds. If they are, their core is taken. Then to sleep is to make room: Linux wakes a helper
+ * on the core of the thread that called it when the page has the other, and leaves it there, since its
+ * memory may still be in the cache, until that thread sleeps. So the page's half millisecond for every
+ * few tokens cost three. But where another program keeps a core, nothing gets better, and each look takes
+ * the time of the thread that is waited for: 6 tokens a second instead of 90. After 1.3 ms of such waits in
+ * a run, of all threads together, they sleep after 20 microseconds. */
+#define WEBKILN_SPIN_IN_RUN (1 << 17)
 #define WEBKILN_SPIN_IMPATIENT (1 << 13)
 #define WEBKILN_PATIENCE (1 << 19)
 
@@ -159,22 +159,17 @@ static void webkiln_check_team(void) {
     if (__atomic_load_n(webkiln_word(WEBKILN_TRAPPED), __ATOMIC_ACQUIRE)) __builtin_trap();
 }
 
-/* Whether threads of this run were waited for so long that they will not be any more. */
+/* Whether threads were waited for in vain so long in this run that they will not be any more. */
 static int webkiln_impatient(void) {
     return __atomic_load_n(webkiln_word(WEBKILN_WASTED), __ATOMIC_RELAXED) >= WEBKILN_PATIENCE;
 }
 
-/* Waits until the phase is no longer `phase`, without sleeping while there is patience. */
+/* Waits until the phase is no longer `phase`. */
 static void webkiln_await_phase(int phase) {
     int spin = webkiln_impatient() ? WEBKILN_SPIN_IMPATIENT : WEBKILN_SPIN_IN_RUN;
-    while (webkiln_look(WEBKILN_PHASE, phase, spin) == phase) {
-        if (webkiln_impatient()) {
-            webkiln_await(WEBKILN_PHASE, phase, 0);
-            return;
-        }
-        spin = WEBKILN_SPIN_IMPATIENT;
-        __atomic_fetch_add(webkiln_word(WEBKILN_WASTED), spin, __ATOMIC_RELAXED);
-    }
+    if (webkiln_look(WEBKILN_PHASE, phase, spin) != phase) return;
+    __atomic_fetch_add(webkiln_word(WEBKILN_WASTED), spin, __ATOMIC_RELAXED);
+    webkiln_await(WEBKILN_PHASE, phase, 0);
 }
 
 /* Counts this thread in and returns whether it was the last of `threads`, which lets all pass. */
