@@ -83,13 +83,17 @@ unsigned webkiln_weights(int program, int step, int index, unsigned *bytes);
 
 static inline int *webkiln_word(int address) { return (int *)(unsigned long)address; }
 
+static int webkiln_phase(void) {
+    return __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_ACQUIRE);
+}
+
 /* A piece of `owner`'s, the next from the front or from the back; -1 if all are taken. The claim has
  * two counts, and the phase that they are of: it is void after the next barrier, where nobody need
  * put it back. */
 static int webkiln_take(int owner, int pieces, int from_back) {
     typedef unsigned long long Claim;
     Claim *place = (Claim *)(unsigned long)(WEBKILN_CLAIMS + owner * WEBKILN_LINE);
-    unsigned phase = (unsigned)__atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_RELAXED);
+    unsigned phase = (unsigned)webkiln_phase();
     for (Claim old = __atomic_load_n(place, __ATOMIC_RELAXED);;) {
         unsigned taken = old >> 32 == phase ? (unsigned)old : 0;
         int front = taken & 0xffff, back = taken >> 16;
@@ -110,6 +114,9 @@ static int webkiln_claim(int pieces, int thread, int threads) {
     }
     return -1;
 }
+
+/* How much of its share of a step's weights a thread has read ahead. */
+typedef struct { int step, bytes; } webkiln_ahead;
 
 /* The value of dimension `index` in this run. */
 static inline int webkiln_dim(int index) { return webkiln_word(WEBKILN_DIMS)[index]; }
@@ -182,10 +189,6 @@ static int webkiln_arrive(int phase, int threads) {
     return 1;
 }
 
-static int webkiln_phase(void) {
-    return __atomic_load_n(webkiln_word(WEBKILN_PHASE), __ATOMIC_ACQUIRE);
-}
-
 /* Nobody passes before all `threads` are here; what they wrote is then visible to all. */
 static void webkiln_barrier(int threads) {
     int phase = webkiln_phase();
@@ -193,9 +196,6 @@ static void webkiln_barrier(int threads) {
     webkiln_await_phase(phase);
     webkiln_check_team();
 }
-
-/* How much of its share of a step's weights a thread has read ahead. */
-typedef struct { int step, bytes; } webkiln_ahead;
 
 /* A thread that waits for the others reads into its cache what it will need next. So much at most, as
  * it may wait for long; in looks of so many cache lines, between which the others may arrive. */
@@ -226,6 +226,15 @@ done: /* where nobody looks; engines leave out what has no use */
     *webkiln_word(WEBKILN_CLAIMS + thread * WEBKILN_LINE + 32) = sum;
 }
 
+/* The barrier after a step. */
+static void webkiln_end_step(webkiln_ahead *ahead, int program, int step, int thread, int threads) {
+    int phase = webkiln_phase();
+    if (webkiln_arrive(phase, threads)) return;
+    webkiln_read_ahead(ahead, program, step + 1, thread, threads, phase);
+    webkiln_await_phase(phase);
+    webkiln_check_team();
+}
+
 #else
 
 static void webkiln_barrier(int threads) {
@@ -233,31 +242,21 @@ static void webkiln_barrier(int threads) {
     ++*webkiln_word(WEBKILN_PHASE);
 }
 
+static void webkiln_end_step(webkiln_ahead *ahead, int program, int step, int thread, int threads) {
+    (void)ahead, (void)program, (void)step, (void)thread;
+    webkiln_barrier(threads);
+}
+
 #endif
 
-#ifdef WEBKILN_THREADS
-
+/* Thread `thread`'s part of a run. */
 static void webkiln_work(int program, int thread, int threads) {
     webkiln_ahead ahead = {-1, 0};
     for (int step = 0, steps = webkiln_steps(program); step < steps; step++) {
-        if (!webkiln_step(program, step, thread, threads)) continue;
-        int phase = webkiln_phase();
-        if (webkiln_arrive(phase, threads)) continue;
-        webkiln_read_ahead(&ahead, program, step + 1, thread, threads, phase);
-        webkiln_await_phase(phase);
-        webkiln_check_team();
+        if (webkiln_step(program, step, thread, threads))
+            webkiln_end_step(&ahead, program, step, thread, threads);
     }
 }
-
-#else
-
-static void webkiln_work(int program, int thread, int threads) {
-    for (int step = 0, steps = webkiln_steps(program); step < steps; step++) {
-        if (webkiln_step(program, step, thread, threads)) webkiln_barrier(threads);
-    }
-}
-
-#endif
 
 /* Runs the program as thread 0 of `threads`; returns when all of them are done. The last step's
  * barrier sees to that. */
