@@ -71,7 +71,8 @@ def test_runs_are_sent_and_answered_together(page: Page, device: str) -> None:
       const model = await load("./model/", args);
       sent = 0;
       const { x, ids } = feeds(3);
-      const xs = [1, 2, 3].map((factor) => new Tensor("float32", x.data.map((v) => v * factor), x.shape));
+      const scaled = (by) => new Tensor("float32", x.data.map((v) => v * by), x.shape);
+      const xs = [1, 2, 3].map(scaled);
       const outputs = ["y"];
       const all = await model.runs(xs.map((x) => ({ x, ids })), { outputs });
       const alone = [];
@@ -105,6 +106,35 @@ def test_runs_are_sent_and_answered_together(page: Page, device: str) -> None:
     assert result["twice"] == [once, [2 * x + 1 for x in once]]
     assert result["none"] == []
     assert result["codes"] == ["input-shape"] * 4 + ["input-name", "aborted"]
+
+
+def test_runs_that_are_aborted_under_way_stop(page: Page) -> None:
+    script = """
+      let worker;
+      const post = Worker.prototype.postMessage;
+      Worker.prototype.postMessage = function (...message) {
+        worker = this;
+        return post.apply(this, message);
+      };
+      const model = await load("./model/", { device: "wasm", threads: 1 });
+      let given;
+      worker.addEventListener("message", ({ data }) => (given ??= data.answer?.value.length));
+      Worker.prototype.postMessage = post;
+      const stop = new AbortController();
+      const one = feeds(8);
+      const all = model.runs(Array(100_000).fill(one), { outputs: ["y"], signal: stop.signal });
+      const doomed = failure(all);
+      await new Promise((done) => setTimeout(done, 50));
+      stop.abort();
+      const { code } = await doomed;
+      const { y } = await model.run(one); // after those that had begun
+      await model.dispose();
+      return { code, given, elements: y.data.length, wanted: one.x.data.length };
+    """
+    result = run(page, script)
+    assert result["code"] == "aborted"
+    assert 0 < result["given"] < 100_000
+    assert result["elements"] == result["wanted"]
 
 
 @pytest.mark.parametrize("device", ["wasm", "webgpu"])

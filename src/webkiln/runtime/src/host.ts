@@ -8,6 +8,7 @@ import { WebkilnError, type WebkilnErrorCode } from "./errors.js";
 import { storedBytes } from "./feeds.js";
 import { identify, requestAdapter } from "./gpu-device.js";
 import type { ModelState, Timings, WeightStorage } from "./model.js";
+import { nextTask } from "./next-task.js";
 import { neededFirst } from "./plan.js";
 import {
   SMALL,
@@ -28,6 +29,8 @@ const INTERVAL = 30;
 /** What can wait does while runs follow one another within so many ms, as an answer's do; so long at most. */
 const PAUSE = 250;
 const LONGEST_PAUSE = 5000;
+/** Between runs that were asked for together nothing is heard from the page for so many ms. */
+const DEAF = 100;
 const PROFILE_RUNS = 5;
 
 /** What another device may do better at. A missing shard, say, is missing for all of them. */
@@ -80,21 +83,31 @@ export class Host {
     return { state: this.state(), undecided };
   }
 
-  /** The outputs of each run. */
-  async run(asked: AskedRuns): Promise<ArrayBuffer[][]> {
-    const start = performance.now();
+  /** The outputs of each run. Those that have not begun never will once they are `cancelled`. */
+  async run(asked: AskedRuns, cancelled: () => boolean): Promise<ArrayBuffer[][]> {
+    const { program, dims, own, outputs } = asked;
     const inputs = [...asked.inputs];
     const all: ArrayBuffer[][] = [];
-    try {
-      for (const turn of asked.turns) {
-        asked.own.forEach((input, i) => (inputs[input] = turn[i]!));
-        const { program, dims, outputs } = asked;
-        const run = { program, dims, inputs: this.known(asked, inputs), outputs };
-        this.latest = undefined;
-        all.push(await this.outputs(run));
-        this.latest = { run, outputs: all.at(-1)! };
+    let heard = performance.now();
+    for (const turn of asked.turns) {
+      if (performance.now() - heard > DEAF) {
+        await nextTask();
+        heard = performance.now();
       }
-      return all;
+      if (cancelled()) break;
+      own.forEach((input, i) => (inputs[input] = turn[i]!));
+      all.push(await this.runOne({ program, dims, inputs: this.known(asked, inputs), outputs }));
+    }
+    return all;
+  }
+
+  private async runOne(run: RunInputs): Promise<ArrayBuffer[]> {
+    const start = performance.now();
+    this.latest = undefined;
+    try {
+      const outputs = await this.outputs(run);
+      this.latest = { run, outputs };
+      return outputs;
     } finally {
       this.ran = performance.now();
       this.busy += this.ran - start;

@@ -66,8 +66,8 @@ export interface LoadOptions {
 /** Options of one run. */
 export interface RunOptions {
   /**
-   * Aborting rejects at once with code "aborted"; a run that waits in the queue is then never
-   * started.
+   * Aborting rejects at once with code "aborted". Runs that wait in the queue are then never started;
+   * those asked for together with one under way stop within some 100 ms.
    */
   readonly signal?: AbortSignal;
   /** Which of `model.programs` to run; the default is the first. */

@@ -14,11 +14,11 @@ export function prepareRun(
   feeds: Feeds,
   options: Omit<RunOptions, "carry"> = {},
 ): RunInputs {
-  return first(prepareRuns(plan, [feeds], options));
+  return firstRun(prepareRuns(plan, [feeds], options));
 }
 
 /** The first of runs that carry nothing over. */
-export function first({ program, dims, inputs, outputs }: AskedRuns): RunInputs {
+export function firstRun({ program, dims, inputs, outputs }: AskedRuns): RunInputs {
   return { program, dims, inputs: inputs as RunInputs["inputs"], outputs };
 }
 

@@ -15,7 +15,7 @@ import type {
   WeightStorage,
 } from "./model.js";
 import { resolve, type Plan } from "./plan.js";
-import { first, prepareRun, prepareRuns, type Feeds } from "./prepare.js";
+import { firstRun, prepareRun, prepareRuns, type Feeds } from "./prepare.js";
 import type {
   Answer,
   FromWorker,
@@ -244,7 +244,7 @@ export class RemoteModel implements Model {
     clearTimeout(this.idle);
     const prepared = prepareRuns(this.plan, feeds, options);
     const stored = await this.link.ask({ type: "run", ...prepared }, options.signal);
-    if (!options.carry) this.compare?.(first(prepared));
+    if (!options.carry) this.compare?.(firstRun(prepared));
     const { outputs } = this.plan.programs[prepared.program]!;
     const ports = prepared.outputs.map((index) => {
       const { name, dtype, shape, buffer } = outputs[index]!;

@@ -38,7 +38,7 @@ function serve(): void {
     if (request.type === "compare") return { id, value: await host.compare(request.sample) };
     const memory = request.memory!;
     if (request.type === "profile") return { id, value: await host.profile(request), memory };
-    return { id, value: await host.run(request), memory };
+    return { id, value: await host.run(request, () => cancelled.delete(id)), memory };
   };
 
   const serveOne = async (request: Numbered): Promise<void> => {
