@@ -62,16 +62,16 @@ enum {
  * how long it will be. */
 #define WEBKILN_SPIN_BETWEEN_RUNS 4096
 
-/* Between steps the others are seldom further behind than a step takes, so a thread looks on for about
- * 320 microseconds. If they are, their core is taken. Then to sleep is to make room: Linux wakes a helper
- * on the core of the thread that called it when the page has the other, and leaves it there, since its
- * memory may still be in the cache, until that thread sleeps. So the page's half millisecond for every
- * few tokens cost three. But where another program keeps a core, nothing gets better, and each look takes
- * the time of the thread that is waited for: 6 tokens a second instead of 90. After 1.3 ms of such waits in
- * a run, of all threads together, they sleep after 20 microseconds. */
+/* Between steps the others are seldom further behind than a step takes, so a thread looks on: what one
+ * thread does alone, or a task more than others, takes less than 320 microseconds. If they are, the system
+ * may have two threads on one core, above all in the first run after a pause. As long as both can run it
+ * moves one away at its next tick, every 4 ms on Linux, while threads that sleep in turn stay there for the
+ * whole run. But if another program has the other core, nothing is moved, and each look takes the time of
+ * the thread that is waited for: 6 tokens a second instead of 90. So about 5 ms are for the longer waits of
+ * a run together, of all threads; then they sleep after 20 microseconds. */
 #define WEBKILN_SPIN_IN_RUN (1 << 17)
 #define WEBKILN_SPIN_IMPATIENT (1 << 13)
-#define WEBKILN_PATIENCE (1 << 19)
+#define WEBKILN_PATIENCE (1 << 21)
 
 /* A helper that was woken before there is anything to do will have it in a moment: the page wakes
  * helpers while its message is on the way to thread 0. About 1.3 milliseconds. */
@@ -171,12 +171,15 @@ static int webkiln_impatient(void) {
     return __atomic_load_n(webkiln_word(WEBKILN_WASTED), __ATOMIC_RELAXED) >= WEBKILN_PATIENCE;
 }
 
-/* Waits until the phase is no longer `phase`. */
+/* Waits until the phase is no longer `phase`, without sleeping while there is patience. */
 static void webkiln_await_phase(int phase) {
     int spin = webkiln_impatient() ? WEBKILN_SPIN_IMPATIENT : WEBKILN_SPIN_IN_RUN;
-    if (webkiln_look(WEBKILN_PHASE, phase, spin) != phase) return;
-    __atomic_fetch_add(webkiln_word(WEBKILN_WASTED), spin, __ATOMIC_RELAXED);
-    webkiln_await(WEBKILN_PHASE, phase, 0);
+    while (webkiln_look(WEBKILN_PHASE, phase, spin) == phase) {
+        __atomic_fetch_add(webkiln_word(WEBKILN_WASTED), spin, __ATOMIC_RELAXED);
+        if (!webkiln_impatient()) continue;
+        webkiln_await(WEBKILN_PHASE, phase, 0);
+        return;
+    }
 }
 
 /* Counts this thread in and returns whether it was the last of `threads`, which lets all pass. */
