@@ -53,7 +53,7 @@ export function prepareRuns(
     dims,
     inputs: chosen.inputs.map((_, input) => stored(one, input)),
     own,
-    turns: feeds.map((tensors) => own.map((input) => stored(tensors, input))),
+    turns: feeds.slice(1).map((tensors) => own.map((input) => stored(tensors, input))),
     outputs: outputIndices(chosen, wanted),
   };
 }

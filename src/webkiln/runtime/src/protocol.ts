@@ -38,7 +38,7 @@ export type AskedInput = Uint8Array<ArrayBuffer> | Carried;
 
 /**
  * Runs of one program, one after another. `inputs` are those of the first; each of `turns` has what the
- * inputs number `own` are in its run.
+ * inputs number `own` are in a run after it.
  */
 export interface AskedRuns extends Omit<RunInputs, "inputs"> {
   readonly inputs: readonly AskedInput[];
